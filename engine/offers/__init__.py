@@ -1,0 +1,1 @@
+"""Which offer, to whom, when: the book, the caps, the choice and the codes."""

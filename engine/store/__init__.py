@@ -1,0 +1,1 @@
+"""What survives: PostgreSQL, its in-memory twin, the journal and the change feed."""

@@ -1,0 +1,278 @@
+"""The one interface between the service and what survives: PostgreSQL, or its twin in memory.
+
+Every write that other processes must see draws a number of the change feed inside its own
+transaction, under a lock, so that the order of commits is the order of numbers. Whoever writes
+waits until its own process has followed the feed up to that number: there is one way by which
+fences, offers and preferences come into memory.
+"""
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from engine.changes import Changes, ClaimRefused, ClaimRow, OfferCount, ResidentState
+from engine.consent.record import Record
+from engine.offers.offer import Brand, Offer
+from engine.residents import ResidentSettings
+
+Kind = Literal["brand", "fence", "offer", "resident", "key"]
+
+
+class StoreUnavailable(Exception):
+    """The store does not answer, or its answer to a commit was lost: nothing may be assumed."""
+
+
+class VersionMoved(Exception):
+    """A conditional write was refused: somebody wrote in between."""
+
+    def __init__(self, current: int) -> None:
+        super().__init__(f"the version is now {current}")
+        self.current = current
+
+
+class AlreadyThere(Exception):
+    """Something of that id exists."""
+
+
+class FenceRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A fence as the merchant's Feature (canonical GeoJSON bytes), and its version from 1."""
+
+    id: str
+    brand: str
+    feature: bytes
+    version: int = 0
+
+
+class BrandRow(msgspec.Struct, frozen=True):
+    """A brand and its version from 1."""
+
+    brand: Brand
+    version: int = 0
+
+
+class OfferRow(msgspec.Struct, frozen=True):
+    """An offer and its version from 1."""
+
+    offer: Offer
+    version: int = 0
+
+
+class ResidentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A resident's settings and all their consent records, in the order in which they were said.
+
+    `version` is the version of the preferences: 0 until the first record.
+    """
+
+    id: str
+    settings: ResidentSettings
+    version: int = 0
+    records: tuple[Record, ...] = ()
+
+
+class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A key to the service; the key itself is not kept, only its SHA-256 in hex."""
+
+    id: str
+    hash: str
+    role: str
+    name: str
+    created_ms: int
+    brands: tuple[str, ...] = ()
+    resident: str | None = None
+    purchaser: str | None = None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One line of the feed: something of this kind and id was written or deleted."""
+
+    number: int
+    kind: Kind
+    id: str
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What came of an administrative write."""
+
+    number: int
+    """Of the change feed; the write is live in a process that has followed the feed so far."""
+    version: int
+    created: bool
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a process holds in memory, as of one instant: the feed's `number`."""
+
+    number: int
+    brands: tuple[BrandRow, ...]
+    fences: tuple[FenceRow, ...]
+    offers: tuple[OfferRow, ...]
+    residents: tuple[ResidentRow, ...]
+    keys: tuple[KeyRow, ...]
+    states: tuple[ResidentState, ...]
+    """Only residents who have presence or claims."""
+    counts: tuple[OfferCount, ...]
+    """Totals, and those days that are not over everywhere."""
+
+
+class Committed(msgspec.Struct, frozen=True):
+    """What a group commit made durable; all of the group but the refused claims."""
+
+    refused: tuple[ClaimRefused, ...] = ()
+    counts: tuple[OfferCount, ...] = ()
+    """The counts of every offer that the group touched, as they stand after it."""
+
+
+class ClaimRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim with all that is known of it."""
+
+    row: ClaimRow
+    state: str
+    """`made` or `recalled`."""
+    recall_reason: str | None
+    redemption: str | None
+    """Id of the redemption that stands, if any."""
+    why: bytes
+
+
+class Redemption(msgspec.Struct, frozen=True, kw_only=True):
+    """A code that was used at a till."""
+
+    id: str
+    claim: str
+    offer: str
+    brand: str
+    at_ms: int
+    till: str | None = None
+
+
+class RedemptionRefused(Exception):
+    """A code can't be redeemed: `already_redeemed`, `recalled` or `expired`."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Store(Protocol):
+    """What survives. Every method raises StoreUnavailable when the store does not answer."""
+
+    async def open(self) -> None:
+        """Connect, apply the migrations that are missing, and be ready; a second call is an error.
+
+        Several processes may do so at once: one migrates, the others wait.
+        """
+
+    async def close(self) -> None:
+        """Give back all connections; quick, and safe after a failure."""
+
+    async def secret(self, name: str) -> bytes:
+        """The store's own 32 random bytes of that name, made at the first call by anybody."""
+
+    async def snapshot(self, *, now_ms: int) -> Snapshot:
+        """Everything, read in one consistent transaction."""
+
+    async def changes_after(self, number: int, *, limit: int = 10_000) -> list[Change]:
+        """The feed's next lines in the order of their numbers; none: the end is reached."""
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Return when the feed may have grown, or after the timeout; may return early."""
+
+    async def read_brands(self, ids: list[str]) -> list[BrandRow]:
+        """Those of the brands that exist."""
+
+    async def read_fences(self, ids: list[str]) -> list[FenceRow]:
+        """Those of the fences that exist."""
+
+    async def read_offers(self, ids: list[str]) -> list[OfferRow]:
+        """Those of the offers that exist."""
+
+    async def read_residents(self, ids: list[str]) -> list[ResidentRow]:
+        """Those of the residents that exist, with their records."""
+
+    async def read_keys(self, ids: list[str]) -> list[KeyRow]:
+        """Those of the keys that exist."""
+
+    async def read_states(self, ids: list[str], *, now_ms: int) -> list[ResidentState]:
+        """Presence and claims of every resident named, empty where nothing is known."""
+
+    async def read_counts(self, offers: list[str], *, now_ms: int) -> list[OfferCount]:
+        """Totals, and those days that are not over everywhere, of the offers named."""
+
+    async def put_brand(self, brand: Brand) -> Written:
+        """Write a brand, new or not."""
+
+    async def put_fences(self, fences: list[FenceRow]) -> list[Written]:
+        """Write fences in one transaction, so that they become live together; ids are distinct.
+
+        An unchanged fence (equal bytes) draws no number and keeps its version: its `Written` has
+        number 0. The `version` of the rows given is ignored.
+        """
+
+    async def delete_fence(self, fence: str) -> int | None:
+        """Delete; the feed's number, or None if there was none."""
+
+    async def put_offer(self, offer: Offer) -> Written:
+        """Write an offer, new or not."""
+
+    async def delete_offer(self, offer: str) -> int | None:
+        """Delete; its claims and counts stay. The feed's number, or None if there was none."""
+
+    async def create_residents(self, residents: dict[str, ResidentSettings]) -> int:
+        """Make residents without any preferences, all or none; the feed's number.
+
+        Raises:
+            AlreadyThere: one of them exists; its id is the argument.
+        """
+
+    async def put_settings(self, resident: str, settings: ResidentSettings) -> int | None:
+        """Replace a resident's settings; the feed's number, or None if there is no such resident."""
+
+    async def append_records(
+        self, resident: str, records: tuple[Record, ...], *, version_before: int
+    ) -> int | None:
+        """Append what a resident said; their version becomes that of the last record.
+
+        Returns:
+            The feed's number, or None if there is no such resident.
+
+        Raises:
+            VersionMoved: the resident's version is not `version_before`.
+        """
+
+    async def put_key(self, key: KeyRow) -> int:
+        """Add a key, or replace that of the same id; the feed's number."""
+
+    async def delete_key(self, key: str) -> int | None:
+        """Delete a key; the feed's number, or None if there was none."""
+
+    async def commit(self, changes: Changes) -> Committed:
+        """Make a group durable in one transaction, fsync included, before it returns.
+
+        Rows are locked in the order of their ids. A claim is refused, alone, when its resident's
+        number of claims is no longer `claims_before` (+ those of the same group), with `conflict`;
+        when its offer's count has reached `budget_total` or `budget_day`; or, with `conflict`, when
+        its id, code or (resident, decision) is there already. A recall of a claim that is not
+        `made` changes nothing. A touch only ever raises `seen_ms`, and only of a row that is there.
+
+        Raises:
+            StoreUnavailable: it may or may not have become durable; read the states again.
+        """
+
+    async def claim_by_code(self, code: str) -> ClaimRecord | None:
+        """The claim whose code this is."""
+
+    async def claim_by_id(self, claim_or_decision: str) -> ClaimRecord | None:
+        """The claim of that id, or the one that a decision of that id made."""
+
+    async def redeem(self, redemption: Redemption) -> None:
+        """Use a claim's code, once under any concurrency.
+
+        Raises:
+            RedemptionRefused: it was used, recalled, or its time (`at_ms`) is over.
+        """
+
+    async def redemption(self, redemption: str) -> Redemption | None:
+        """The redemption of that id that stands."""
+
+    async def roll_back(self, redemption: str) -> bool:
+        """Take a redemption back, so that its code can be used again; False if there is none."""
