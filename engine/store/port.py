@@ -225,7 +225,7 @@ class Store(Protocol):
         """
 
     async def put_settings(self, resident: str, settings: ResidentSettings) -> int | None:
-        """Replace a resident's settings; the feed's number, or None if there is no such resident."""
+        """Replace a resident's settings; the feed's number, or None if there is none."""
 
     async def append_records(
         self, resident: str, records: tuple[Record, ...], *, version_before: int

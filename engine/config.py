@@ -1,0 +1,101 @@
+"""Every setting of the service. Names carry their unit, last; each is also ``PASSBY_<NAME>``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+PREFIX: Final = "PASSBY_"
+
+
+class SettingRefused(ValueError):
+    """A setting is unknown or impossible; the text says which and what would be right."""
+
+
+def _setting(default: Any, text: str, *, secret: bool = False) -> Any:
+    """Declare one setting with the sentence that the reference shows for it."""
+    return field(default=default, metadata={"text": text, "secret": secret})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings, checked when they are read and never later."""
+
+    host: str = _setting("127.0.0.1", "Address to listen on.")
+    port: int = _setting(8080, "TCP port to listen on; 0 takes a free one.")
+    data: Path = _setting(Path(".passby"), "Folder of the embedded database and the keys.")
+    database_url: str = _setting(
+        "", "PostgreSQL to use; empty: the embedded one under `data`.", secret=True
+    )
+    operator_key: str = _setting(
+        "", "The operator's key; empty: made at the first start, in `data`.", secret=True
+    )
+    timezone: str = _setting("UTC", "The city's IANA zone, for residents who name none.")
+    attention_per_day: int = _setting(1, "Offers a resident gets a day, unless they chose.")
+    attention_per_week: int = _setting(3, "Offers a resident gets in seven days, likewise.")
+    body_bytes_max: int = _setting(4 * 1024 * 1024, "Longest request body, bytes.")
+    body_seconds_max: int = _setting(30, "Longest time that a body may take to arrive, seconds.")
+    pings_max: int = _setting(10_000, "Most pings in one request.")
+    slice_pings_max: int = _setting(500, "Most pings decided before the loop may turn.")
+    requests_per_second_max: int = _setting(
+        0, "Requests a second that one key may make, 0: no limit; pings count one each."
+    )
+    rate_burst_s: int = _setting(2, "How many seconds of that rate may come at once.")
+    waiting_max: int = _setting(20_000, "Requests that may wait for a commit before we shed.")
+    group_changes_max: int = _setting(5_000, "Most changes in one group commit.")
+    queue_changes_max: int = _setting(100_000, "Most changes waiting for a commit before we shed.")
+    kept_fixes_max: int = _setting(150, "Most fixes remembered of a resident, for late ones.")
+    lease_ms: int = _setting(2_000, "How long preferences hold without news of the feed, ms.")
+    poll_ms: int = _setting(500, "Longest pause between two looks at the feed, ms.")
+    stop_seconds_max: int = _setting(10, "How long a graceful stop may take, seconds.")
+    log_level: str = _setting("info", "debug, info, warning or error.")
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values at the start, not at the first ping."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, int) and value < 0:
+                raise SettingRefused(f"{setting.name} must be 0 or more, not {value}")
+        for name in ("body_bytes_max", "pings_max", "slice_pings_max", "lease_ms", "poll_ms"):
+            if getattr(self, name) == 0:
+                raise SettingRefused(f"{name} must be more than 0")
+        if self.port > 65_535:
+            raise SettingRefused(f"port must be 0 to 65535, not {self.port}")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise SettingRefused("log_level must be debug, info, warning or error")
+        try:
+            ZoneInfo(self.timezone)
+        except (ValueError, OSError) as error:
+            raise SettingRefused(
+                f"timezone must be an IANA zone such as Europe/Helsinki, not {self.timezone!r}"
+            ) from error
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], **given: Any) -> "Config":
+        """Read ``PASSBY_<NAME>`` variables; what is given by keyword (not None) wins.
+
+        Raises:
+            SettingRefused: a variable is unknown (a typo is never kept quiet) or impossible.
+        """
+        known = {PREFIX + f.name.upper(): f for f in fields(cls)}
+        named = {key: value for key, value in environ.items() if key.startswith(PREFIX)}
+        if unknown := sorted(named.keys() - known.keys()):
+            raise SettingRefused(
+                f"unknown settings: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
+        values: dict[str, Any] = {}
+        for key, text in named.items():
+            values[known[key].name] = _read(key, text, type(known[key].default))
+        values.update({name: value for name, value in given.items() if value is not None})
+        return cls(**values)
+
+
+def _read(key: str, text: str, kind: type) -> Any:
+    """One variable's text as the type of its setting."""
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise SettingRefused(f"{key} must be a whole number, not {text!r}") from None
+    return Path(text) if issubclass(kind, Path) else text
