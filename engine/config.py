@@ -7,6 +7,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 PREFIX: Final = "PASSBY_"
+DATA_DEFAULT: Final = Path(".passby")
 
 
 class SettingRefused(ValueError):
@@ -24,7 +25,9 @@ class Config:
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8080, "TCP port to listen on; 0 takes a free one.")
-    data: Path = _setting(Path(".passby"), "Folder of the embedded database and the keys.")
+    data: Path = _setting(  # noqa: RUF009 (a Path never changes)
+        DATA_DEFAULT, "Folder of the embedded database and the keys."
+    )
     database_url: str = _setting(
         "", "PostgreSQL to use; empty: the embedded one under `data`.", secret=True
     )
