@@ -1,0 +1,360 @@
+"""The in-memory preference index: what each resident's say comes to, ready for the hot path.
+
+The rule is default deny, any no wins, order is irrelevant (as in Cedar, where it is proved):
+
+    a need is a set of lanes; a row is what a resident's standing records come to
+
+    lease on the change feed run out                            -> stale
+    no row                                                      -> no_record
+    need & (floor | denies for all, the brand, a category)      -> denied
+    need & ~(grants for all, the brand, a category)             -> no_grant
+    contact: the channel, the hour of the week in their zone    -> channel, quiet_hours
+    else allowed
+
+A row is immutable and shared by all residents whose records come to the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from weakref import WeakValueDictionary
+
+import msgspec
+
+from engine.consent.lanes import (
+    CATEGORIES,
+    CHANNEL_BIT,
+    MATCH_NEED,
+    OFFER_NEED,
+    PURPOSE_NUMBER,
+    PURPOSES,
+    USE_LOCATION,
+    lane,
+    lanes,
+)
+from engine.consent.record import Record, WeekWindow, record_id
+from engine.localtime import LocalClock, clock_of
+
+FOREVER_MS: Final = 1 << 62
+
+QUIET_FROM_HOUR: Final = 21
+QUIET_UNTIL_HOUR: Final = 8
+WEEK_DEFAULT: Final = (
+    WeekWindow(days=(1, 2, 3, 4, 5, 6, 7), from_hour=QUIET_UNTIL_HOUR, to_hour=QUIET_FROM_HOUR),
+)
+"""A resident may be reached outside the quiet hours, 21:00 to 08:00, until they say otherwise."""
+ANY_CHANNEL: Final = sum(CHANNEL_BIT.values())
+
+
+def week_mask(windows: Iterable[WeekWindow]) -> int:
+    """The hours of the week that lie in any of the windows, as 168 bits (bit 0: Monday 00:00)."""
+    mask = 0
+    for window in windows:
+        hours = (window.to_hour - window.from_hour) % 24 or 24
+        for day in window.days:
+            start = (day - 1) * 24 + window.from_hour
+            for hour in range(start, start + hours):
+                mask |= 1 << hour % 168
+    return mask
+
+
+_WEEK_DEFAULT_MASK: Final = week_mask(WEEK_DEFAULT)
+_CONTACT: Final = tuple(lanes(purpose, ("contact",), CATEGORIES) for purpose in PURPOSES)
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """A grant or a deny that holds, less the lanes that later records took from it."""
+
+    record: Record
+    lanes: int
+
+
+class Row(msgspec.Struct, frozen=True, weakref=True):
+    """What a resident's standing records come to. Categories and brands are sparse."""
+
+    floor: int = 0
+    """Lanes that the law denies whatever the resident says."""
+    grant_all: int = 0
+    deny_all: int = 0
+    grant_category: dict[str, int] = {}
+    deny_category: dict[str, int] = {}
+    grant_brand: dict[str, int] = {}
+    deny_brand: dict[str, int] = {}
+    channels: tuple[int, ...] = (ANY_CHANNEL,) * len(PURPOSES)
+    """By purpose: bits of the channels on which the resident may be reached."""
+    week: tuple[int, ...] = (_WEEK_DEFAULT_MASK,) * len(PURPOSES)
+    """By purpose: hours of the week in which the resident may be reached."""
+    uses_location: bool = False
+    """Whether anybody may use the precise location for anything: the first gate."""
+    matches_all: bool = False
+    """Whether the fences of every brand may see the position: spares asking brand by brand."""
+
+    def refusal(
+        self,
+        need: int,
+        brand: str,
+        categories: Sequence[str] = (),
+        deny_categories: Sequence[str] = (),
+    ) -> str | None:
+        """Why the lanes needed are not allowed to a brand, or None.
+
+        Args:
+            need: lanes, all of which must be granted and none denied.
+            brand: who asks.
+            categories: what the thing asked for belongs to; a grant for any of them counts.
+            deny_categories: further categories of which a deny counts, but no grant.
+        """
+        denies = self.floor | self.deny_all
+        grants = self.grant_all
+        if self.deny_brand:
+            denies |= self.deny_brand.get(brand, 0)
+        if self.grant_brand:
+            grants |= self.grant_brand.get(brand, 0)
+        for category in categories:
+            denies |= self.deny_category.get(category, 0)
+            grants |= self.grant_category.get(category, 0)
+        for category in deny_categories:
+            denies |= self.deny_category.get(category, 0)
+        if need & denies:
+            return "denied"
+        return "no_grant" if need & ~grants else None
+
+    def contact_refusal(self, purpose: str, channel: str, hour_of_week: int) -> str | None:
+        """Why the resident does not want to be reached this way at this hour, or None."""
+        number = PURPOSE_NUMBER[purpose]
+        if not self.channels[number] & CHANNEL_BIT[channel]:
+            return "channel"
+        return None if self.week[number] >> hour_of_week & 1 else "quiet_hours"
+
+
+def standing_of(records: Iterable[Record]) -> list[Standing]:
+    """Fold what a resident said, in the order in which it was said, into what holds.
+
+    A grant or a deny replaces what was said before on the same lanes for the same scope. A
+    withdrawal takes grants away: those of its scope, or with the scope `all` those of every scope.
+    It never lifts a deny, so that withdrawing can only narrow. Expiry is not looked at here.
+    """
+    held: list[Standing] = []
+    for record in records:
+        said = lanes(record.purpose, record.actions, record.data)
+        held = [left for old in held if (left := _less(old, record, said)).lanes]
+        if record.effect != "withdraw":
+            held.append(Standing(record, said))
+    return held
+
+
+def _less(old: Standing, record: Record, said: int) -> Standing:
+    """What is left of an older record's lanes after a newer one."""
+    if not old.lanes & said:
+        return old
+    if record.effect == "withdraw":
+        touched = old.record.effect == "grant" and (
+            record.scope.all or record.scope == old.record.scope
+        )
+    else:
+        touched = record.scope == old.record.scope
+    return Standing(old.record, old.lanes & ~said) if touched else old
+
+
+def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
+    """What standing records come to at an instant, and until when (a grant expires).
+
+    Where several grants of contact for one purpose name channels or hours, only what all of them
+    allow is allowed.
+    """
+    by_scope: dict[tuple[str, str], dict[str, int]] = {}
+    totals = {"grant": 0, "deny": 0}
+    channels = [ANY_CHANNEL] * len(PURPOSES)
+    week: list[int | None] = [None] * len(PURPOSES)
+    next_change = FOREVER_MS
+    for held in standing:
+        record = held.record
+        if record.expires_ms is not None:
+            if record.expires_ms <= now_ms:
+                continue
+            next_change = min(next_change, record.expires_ms)
+        if record.scope.all:
+            totals[record.effect] |= held.lanes
+        else:
+            kind = "category" if record.scope.category is not None else "brand"
+            name = record.scope.category or record.scope.brand or ""
+            sparse = by_scope.setdefault((record.effect, kind), {})
+            sparse[name] = sparse.get(name, 0) | held.lanes
+        number = PURPOSE_NUMBER[record.purpose]
+        if record.effect == "grant" and held.lanes & _CONTACT[number]:
+            if record.channels is not None:
+                channels[number] &= sum(CHANNEL_BIT[name] for name in set(record.channels))
+            hours = week_mask(WEEK_DEFAULT if record.week is None else record.week)
+            before = week[number]
+            week[number] = hours if before is None else before & hours
+    return _row(by_scope, totals, channels, week), next_change
+
+
+def _row(
+    by_scope: dict[tuple[str, str], dict[str, int]],
+    totals: dict[str, int],
+    channels: list[int],
+    week: list[int | None],
+) -> Row:
+    """Put the parts together, with the two shortcuts that the hot path takes."""
+    deny_category = by_scope.get(("deny", "category"), {})
+    deny_brand = by_scope.get(("deny", "brand"), {})
+    grants = totals["grant"]
+    for sparse in (by_scope.get(("grant", "category"), {}), by_scope.get(("grant", "brand"), {})):
+        for granted in sparse.values():
+            grants |= granted
+    denied_somewhere = totals["deny"]
+    for sparse in (deny_category, deny_brand):
+        for denied in sparse.values():
+            denied_somewhere |= denied
+    return Row(
+        grant_all=totals["grant"],
+        deny_all=totals["deny"],
+        grant_category=by_scope.get(("grant", "category"), {}),
+        deny_category=deny_category,
+        grant_brand=by_scope.get(("grant", "brand"), {}),
+        deny_brand=deny_brand,
+        channels=tuple(channels),
+        week=tuple(_WEEK_DEFAULT_MASK if mask is None else mask for mask in week),
+        uses_location=bool(grants & USE_LOCATION & ~totals["deny"]),
+        matches_all=not MATCH_NEED & (denied_somewhere | ~totals["grant"]),
+    )
+
+
+class Entry:
+    """One resident in the index."""
+
+    __slots__ = ("clock", "next_change_at_ms", "row", "standing", "version")
+
+    def __init__(self, version: int, standing: tuple[Standing, ...], clock: LocalClock) -> None:
+        self.version = version
+        self.standing = standing
+        self.clock = clock
+        self.row = Row()
+        self.next_change_at_ms = 0
+
+
+class PreferenceIndex:
+    """Every resident's row, the lease under which they may be believed, and the rule."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._rows: WeakValueDictionary[bytes, Row] = WeakValueDictionary()
+        self.lease_until_mono_ms = FOREVER_MS
+        """Monotonic clock; whoever follows the change feed renews it."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def put(
+        self, resident: str, version: int, records: Iterable[Record], timezone: str, *, now_ms: int
+    ) -> Entry:
+        """Take over all that a resident said; replaces what was known."""
+        entry = Entry(version, tuple(standing_of(records)), clock_of(timezone))
+        self._compile(entry, now_ms)
+        self._entries[resident] = entry
+        return entry
+
+    def drop(self, resident: str) -> None:
+        """Forget a resident, which means no."""
+        self._entries.pop(resident, None)
+
+    def version(self, resident: str) -> int | None:
+        """Version of a resident's preferences, None for an unknown resident."""
+        entry = self._entries.get(resident)
+        return None if entry is None else entry.version
+
+    def entry(self, resident: str, now_ms: int) -> Entry | None:
+        """A resident's entry with its row as of now, None for an unknown resident."""
+        entry = self._entries.get(resident)
+        if entry is not None and now_ms >= entry.next_change_at_ms:
+            self._compile(entry, now_ms)
+        return entry
+
+    def is_stale(self, mono_ms: int) -> bool:
+        """Whether the lease on the change feed has run out, so that everything is denied."""
+        return mono_ms >= self.lease_until_mono_ms
+
+    def offer_refusal(
+        self,
+        resident: str,
+        brand: str,
+        categories: Sequence[str],
+        deny_categories: Sequence[str],
+        purpose: str,
+        channel: str,
+        *,
+        now_ms: int,
+        mono_ms: int,
+    ) -> str | None:
+        """The whole rule for an offer: why it may not reach the resident now, or None."""
+        if self.is_stale(mono_ms):
+            return "stale"
+        entry = self.entry(resident, now_ms)
+        if entry is None:
+            return "no_record"
+        need = offer_need(purpose)
+        return entry.row.refusal(
+            need, brand, categories, deny_categories
+        ) or entry.row.contact_refusal(purpose, channel, entry.clock.at(now_ms).hour_of_week)
+
+    def redeemable(
+        self, resident: str, brand: str, categories: Sequence[str], now_ms: int, mono_ms: int
+    ) -> str | None:
+        """Why a code may not be redeemed any more, or None: the third gate.
+
+        The hour and the channel do not matter here: the resident comes to the till themselves.
+        """
+        if self.is_stale(mono_ms):
+            return "stale"
+        entry = self.entry(resident, now_ms)
+        if entry is None:
+            return "no_record"
+        return entry.row.refusal(OFFER_NEED, brand, categories)
+
+    def allowing(
+        self, resident: str, need: int, brand: str, categories: Sequence[str]
+    ) -> list[str]:
+        """Ids of the records by which a brand holds the lanes needed, sorted."""
+        entry = self._entries.get(resident)
+        if entry is None:
+            return []
+        return sorted(
+            record_id(held.record)
+            for held in entry.standing
+            if held.record.effect == "grant"
+            and held.lanes & need
+            and (
+                held.record.scope.all
+                or held.record.scope.brand == brand
+                or held.record.scope.category in categories
+            )
+        )
+
+    def _compile(self, entry: Entry, now_ms: int) -> None:
+        """Bring an entry's row up to now; rows of equal content are one object."""
+        row, entry.next_change_at_ms = compile_row(entry.standing, now_ms)
+        entry.row = self._rows.setdefault(msgspec.msgpack.encode(_key(row)), row)
+
+
+def _key(row: Row) -> list[object]:
+    """A row's content as plain values in one order; ints beyond 64 bits as text."""
+    fields = [getattr(row, name) for name in row.__struct_fields__]
+    return [
+        sorted((k, hex(v)) for k, v in f.items())
+        if isinstance(f, dict)
+        else [hex(v) for v in f]
+        if isinstance(f, tuple)
+        else hex(f)
+        for f in fields
+    ]
+
+
+_OFFER_NEEDS: Final = {
+    purpose: lane(purpose, "use", "precise_location") | lane(purpose, "contact", "contact_point")
+    for purpose in PURPOSES
+}
+
+
+def offer_need(purpose: str) -> int:
+    """Lanes that an offer needs: to use the precise location, and to contact."""
+    return _OFFER_NEEDS[purpose]

@@ -1,0 +1,188 @@
+"""How preferences change: turning off always works, turning on only from the latest settings.
+
+A change either narrows (deny, withdraw) or widens (grant). Narrowing needs no precondition and is
+accepted however old the device's view is. Widening needs the version that the device has seen:
+else a phone that never saw the "off" of another would turn it on again.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from engine.consent.index import Standing, standing_of
+from engine.consent.lanes import ACTIONS, CATEGORIES, PURPOSES
+from engine.consent.record import ALL, Notice, Record, Scope, WeekWindow, record_id
+
+DAY_MS: Final = 24 * 3_600_000
+GRANT_LIFE_MS: Final = 365 * DAY_MS
+PRECISE_LIFE_MS: Final = 90 * DAY_MS
+"""A grant on precise location ends sooner than others: after 3 months, not 12."""
+
+
+class Requested(msgspec.Struct, frozen=True, kw_only=True):
+    """One change that a resident asks for."""
+
+    effect: str
+    purpose: str
+    actions: tuple[str, ...]
+    data: tuple[str, ...]
+    scope: Scope = ALL
+    channels: tuple[str, ...] | None = None
+    week: tuple[WeekWindow, ...] | None = None
+    places: tuple[str, ...] = ()
+    expires_ms: int | None = None
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """Who says it, when, and on what they saw; the same for all changes of one call."""
+
+    actor: str
+    now_ms: int
+    if_match: int | None = None
+    """The version that the device had seen; None: it named none."""
+    device: str | None = None
+    notice: Notice | None = None
+    client_ms: int | None = None
+    proof: str | None = None
+
+
+class Kept(Protocol):
+    """A resident's records so far, as the store keeps them."""
+
+    @property
+    def id(self) -> str:
+        """The resident."""
+
+    @property
+    def version(self) -> int:
+        """Version of the last record, 0 without any."""
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """In the order in which they were said."""
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """What becomes of a call: the records to append, and the changes that were refused."""
+
+    records: tuple[Record, ...]
+    refused: tuple[Requested, ...] = ()
+
+
+class PreconditionRequired(Exception):
+    """A widening did not say which version it is based on."""
+
+
+class PreconditionFailed(Exception):
+    """A widening was based on an older version; `difference` is what was said since."""
+
+    def __init__(self, current: int, difference: tuple[Record, ...]) -> None:
+        super().__init__(f"the latest version is {current}")
+        self.current = current
+        self.difference = difference
+
+
+def marketing(opted_in: bool, brands: Sequence[str] | None = None) -> tuple[Requested, ...]:
+    """The shorthand: offers over all channels on precise location, for all or for some brands.
+
+    Opting a brand out is a denial, so that it holds even where a grant for all stands.
+    """
+    if brands is None:
+        effect, scopes = "grant" if opted_in else "withdraw", [ALL]
+    else:
+        effect = "grant" if opted_in else "deny"
+        scopes = [Scope(brand=brand) for brand in sorted(set(brands))]
+    return tuple(
+        Requested(effect=effect, purpose="offers", actions=(action,), data=(data,), scope=scope)
+        for scope in scopes
+        for action, data in (("use", "precise_location"), ("contact", "contact_point"))
+    )
+
+
+def stop() -> tuple[Requested, ...]:
+    """Everything off: every grant for every purpose is withdrawn."""
+    return tuple(
+        Requested(
+            effect="withdraw", purpose=purpose, actions=tuple(ACTIONS), data=tuple(CATEGORIES)
+        )
+        for purpose in PURPOSES
+    )
+
+
+def resolve(kept: Kept, requested: Iterable[Requested], said: Said) -> Resolved:
+    """Turn what a resident asks for into records, by the rule of narrowing and widening.
+
+    Args:
+        kept: what they said so far; the records returned follow on it and share the next version.
+        requested: in the order in which it was asked.
+        said: the circumstances. At version 0 a widening needs no `if_match`.
+
+    Returns:
+        Narrowings always; widenings if based on the latest version, else in `refused`, unless
+        there is nothing else.
+
+    Raises:
+        PreconditionRequired: only widenings, and `if_match` is missing.
+        PreconditionFailed: only widenings, and `if_match` is not the latest version.
+    """
+    wanted = tuple(requested)
+    latest = said.if_match == kept.version or (said.if_match is None and kept.version == 0)
+    accepted = wanted if latest else tuple(r for r in wanted if r.effect != "grant")
+    if wanted and not accepted:
+        if said.if_match is None:
+            raise PreconditionRequired
+        raise PreconditionFailed(
+            kept.version,
+            tuple(r for r in kept.records if r.version > (said.if_match or 0)),
+        )
+    refused = tuple(r for r in wanted if r not in accepted)
+    return Resolved(_records(kept, accepted, said), refused)
+
+
+def _records(kept: Kept, accepted: Iterable[Requested], said: Said) -> tuple[Record, ...]:
+    """Chain the accepted changes on to the records so far."""
+    before = record_id(kept.records[-1]) if kept.records else ""
+    records: list[Record] = []
+    for change in accepted:
+        record = Record(
+            subject=kept.id,
+            actor=said.actor,
+            effect=change.effect,
+            purpose=change.purpose,
+            actions=change.actions,
+            data=change.data,
+            scope=change.scope,
+            version=kept.version + 1,
+            server_ms=said.now_ms,
+            client_ms=said.client_ms,
+            expires_ms=_expiry(change, said.now_ms),
+            channels=change.channels,
+            week=change.week,
+            places=change.places,
+            notice=said.notice,
+            device=said.device,
+            proof=said.proof,
+            supersedes=before,
+        )
+        before = record_id(record)
+        records.append(record)
+    return tuple(records)
+
+
+def _expiry(change: Requested, now_ms: int) -> int | None:
+    """When a grant ends: when the resident says, but never later than its kind may last."""
+    if change.effect != "grant":
+        return None
+    life_ms = PRECISE_LIFE_MS if "precise_location" in change.data else GRANT_LIFE_MS
+    latest_ms = now_ms + life_ms
+    return latest_ms if change.expires_ms is None else min(change.expires_ms, latest_ms)
+
+
+def standing(records: Iterable[Record], now_ms: int) -> list[Standing]:
+    """What holds at an instant of all that was said, for showing it to the resident."""
+    return [
+        held
+        for held in standing_of(records)
+        if held.record.expires_ms is None or held.record.expires_ms > now_ms
+    ]
