@@ -15,6 +15,9 @@ CLOCK_AHEAD_MAX_MS = 60_000
 AGE_MAX_MS = 7 * 24 * 3_600_000
 """How old a fix may be when it arrives; older ones cannot change anything that is still kept."""
 
+AT_MS_END = 1 << 53
+"""Times are held exactly by every sender's JSON library below this."""
+
 ID_LENGTH_MAX = 128
 """Longest resident id and ping id, in characters."""
 
@@ -71,6 +74,8 @@ def refusal(ping: Ping, *, age_max_ms: int | None = AGE_MAX_MS) -> Reject | None
         return _ID
     if ping.accuracy_m is not None and not 0.0 <= ping.accuracy_m < math.inf:
         return _ACCURACY
+    if not 0 <= ping.at_ms < AT_MS_END:
+        return _AT
     ahead_ms = ping.at_ms - ping.received_ms
     if ahead_ms > CLOCK_AHEAD_MAX_MS:
         return _AHEAD
@@ -85,9 +90,21 @@ _LAT = Reject("lat_out_of_range", "lat must be from -90 to 90 degrees north.")
 _RESIDENT = Reject("resident_invalid", "resident must be 1 to 128 printable characters.")
 _ID = Reject("id_invalid", "id must be 1 to 128 characters, or left out.")
 _ACCURACY = Reject("accuracy_invalid", "accuracy_m must be 0 or more metres, or null if unknown.")
+_AT = Reject("at_ms_invalid", "at_ms must be Unix milliseconds, 0 to 2**53.")
 _AHEAD = Reject("clock_ahead", "at_ms must not be more than 60 s ahead of the server's clock.")
 _ANCIENT = Reject("too_old", "at_ms must not be more than 7 days in the past.")
 
 REJECT_CODES = tuple(
-    reject.code for reject in (_NOT_FINITE, _LON, _LAT, _RESIDENT, _ID, _ACCURACY, _AHEAD, _ANCIENT)
+    reject.code
+    for reject in (
+        _NOT_FINITE,
+        _LON,
+        _LAT,
+        _RESIDENT,
+        _ID,
+        _ACCURACY,
+        _AT,
+        _AHEAD,
+        _ANCIENT,
+    )
 )

@@ -109,7 +109,7 @@ def step(
     *,
     over_ms: int | None = None,
     current: Callable[[str], Fence | None],
-    dwells_s: Callable[[str], Sequence[int]],
+    dwells_s: Callable[[Fence], Sequence[int]],
 ) -> tuple[Stays, tuple[Transition, ...]]:
     """Move one phone's stays on to its next fix and say what it showed.
 
@@ -213,13 +213,13 @@ def _entered(
 def _dwelled(
     kept: Stays,
     fix: Fix,
-    dwells_s: Callable[[str], Sequence[int]],
+    dwells_s: Callable[[Fence], Sequence[int]],
     told: list[Transition],
 ) -> Stays:
     """The stays with the dwells marked that are due at this fix, each told once."""
     marked: list[Stay] | None = None
     for place, stay in enumerate(kept):
-        wanted = dwells_s(stay.fence.id)
+        wanted = dwells_s(stay.fence)
         if not wanted or stay.clear_fixes:
             continue
         stayed_ms = fix.at_ms - stay.entered_ms

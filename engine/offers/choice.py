@@ -1,0 +1,136 @@
+"""Take the events of one ping through the ladder of gates and choose at most one offer."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from engine.consent.index import Entry, offer_need
+from engine.decision import WITHHELD
+from engine.offers.book import OfferBook
+from engine.offers.gates import (
+    Attention,
+    attention_of,
+    attention_refusal,
+    budget_refusal,
+    cap_refusal,
+    date_refusal,
+    offer_day,
+    rank,
+)
+from engine.offers.offer import Offer
+from engine.residents import Resident, ResidentSettings
+from geofences.transitions import Transition
+
+AGE_FOR_OFFER_MAX_MS: Final = 120_000
+"""Older fixes tell events, but the resident may be elsewhere by now."""
+
+_GATE: Final = {reason: place for place, reason in enumerate(WITHHELD)}
+
+
+class Candidate(NamedTuple):
+    """An offer that an event could lead to."""
+
+    offer: Offer
+    event: Transition
+    withheld: str | None
+    """The gate that it failed, None if it passed all."""
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """One line of the ladder that explains a decision."""
+
+    offer: str
+    brand: str
+    fence: str
+    trigger: str
+    withheld: str | None
+
+
+class Circumstances(NamedTuple):
+    """All that the gates look at besides the offer and the event."""
+
+    resident: Resident
+    settings: ResidentSettings
+    entry: Entry
+    book: OfferBook
+    attention: Attention
+    now_ms: int
+    age_ms: int
+
+
+def candidates(events: Sequence[Transition], told: Circumstances) -> list[Candidate]:
+    """Every offer that waits for one of the events, each with the first gate that it failed.
+
+    An offer that waits for several of them is a candidate once, by the first.
+    """
+    found: dict[str, Candidate] = {}
+    for event in events:
+        for offer in told.book.waiting(event.fence, event.kind):
+            if offer.id in found or (event.kind == "dwell" and offer.dwell_s != event.dwell_s):
+                continue
+            found[offer.id] = Candidate(offer, event, _withheld(offer, event, told))
+    return list(found.values())
+
+
+def choose(found: Sequence[Candidate], told: Circumstances) -> Candidate | None:
+    """The best candidate that passed every gate, None if none did."""
+    open_ones = [c for c in found if c.withheld is None]
+    if not open_ones:
+        return None
+    follows = told.settings.follows
+    return min(open_ones, key=lambda c: rank(c.offer, follows))
+
+
+def furthest(found: Sequence[Candidate]) -> str | None:
+    """The gate that the candidate which came furthest failed; None without candidates."""
+    reasons = [c.withheld for c in found if c.withheld is not None]
+    return max(reasons, key=_GATE.__getitem__) if reasons else None
+
+
+def ladder(found: Sequence[Candidate], chosen: Candidate) -> tuple[Gate, ...]:
+    """One line a candidate: how far it came."""
+    return tuple(
+        Gate(
+            offer=c.offer.id,
+            brand=c.offer.brand,
+            fence=c.event.fence.id,
+            trigger=c.event.kind,
+            withheld="outranked" if c.withheld is None and c is not chosen else c.withheld,
+        )
+        for c in found
+    )
+
+
+def _withheld(offer: Offer, event: Transition, told: Circumstances) -> str | None:
+    """The first gate that keeps an offer from being made, None if none does."""
+    if reason := date_refusal(offer, told.now_ms):
+        return reason
+    if event.assumed:
+        return "assumed_event"
+    if told.age_ms > AGE_FOR_OFFER_MAX_MS:
+        return "too_old"
+    local = told.entry.clock.at(told.now_ms)
+    row, book = told.entry.row, told.book
+    brand_categories = book.categories(offer.brand)
+    categories = offer.categories or brand_categories
+    if reason := row.refusal(
+        offer_need(offer.purpose), offer.brand, categories, brand_categories
+    ) or row.contact_refusal(offer.purpose, offer.channel, local.hour_of_week):
+        return reason
+    brand = book.brands.get(offer.brand)
+    resident = told.resident
+    return (
+        cap_refusal(
+            offer,
+            None if brand is None else brand.caps.per_resident_day,
+            resident.claims,
+            resident.by_offer.get(offer.id, 0),
+            told.now_ms,
+            local,
+        )
+        or attention_refusal(
+            resident.claims, attention_of(told.settings.limits, told.attention), local
+        )
+        or budget_refusal(offer, book, offer_day(offer, told.now_ms))
+    )

@@ -1,0 +1,401 @@
+"""The whole way of a ping, in one place. Read this first.
+
+    refuse what breaks a limit
+      -> consent: may the location be used at all?            no -> no_consent, no trace
+      -> the fences that cover it, less those whose brand may not see it
+      -> transitions: enter, dwell, exit, pass
+      -> the offers that wait for them, through the ladder of gates -> at most one
+      -> a Decision, and Changes for the journal
+      ... the journal makes the changes durable ...
+      -> hand_over: consent once more, since the resident may have said no in the meantime
+
+`Engine.decide` is one synchronous call without a clock, a random number or I/O, so that a recorded
+stream gives the same bytes again. The rim around it stamps the pings, writes the changes, and
+gives the decisions out.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from engine.changes import (
+    Changes,
+    ClaimMade,
+    ClaimRecalled,
+    ClaimRow,
+    OfferCount,
+    ResidentState,
+)
+from engine.consent.index import Entry, PreferenceIndex, Row, offer_need
+from engine.consent.record import Record
+from engine.decision import Decision, Event, OfferMade, Reject
+from engine.offers.book import OfferBook
+from engine.offers.choice import Candidate, Circumstances, candidates, choose, furthest, ladder
+from engine.offers.codes import Namer
+from engine.offers.gates import Attention, offer_day
+from engine.offers.offer import Brand, Offer
+from engine.ping import AGE_MAX_MS, Ping, order_key, refusal
+from engine.presence import Tracker
+from engine.residents import (
+    SETTINGS_DEFAULT,
+    FixKey,
+    Resident,
+    ResidentSettings,
+)
+from geofences.fence import Fence
+from geofences.index import FenceIndex
+from geofences.transitions import (
+    Transition,
+)
+
+_STALE: Final = Reject("stale", "This server may not know the latest preferences; try again.")
+_DOUBTFUL: Final = Reject("not_durable", "What was answered before is being read again; try again.")
+_NOTHING: Final[tuple[Event, ...]] = ()
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a city sets about decisions."""
+
+    attention: Attention = Attention(per_day=1, per_week=3)
+    kept_fixes_max: int = 150
+    age_max_ms: int | None = AGE_MAX_MS
+    """Oldest fix taken; None: any, for a replay."""
+
+
+class Engine:
+    """All that is needed to decide, held in memory by one owner, and the decision itself."""
+
+    def __init__(self, *, secret: bytes, settings: EngineSettings | None = None) -> None:
+        self.settings = settings or EngineSettings()
+        self.fences = FenceIndex()
+        self.book = OfferBook()
+        self.preferences = PreferenceIndex()
+        self.tracker = Tracker(self.fences, self.book, kept_fixes_max=self.settings.kept_fixes_max)
+        self.residents = self.tracker.residents
+        self._settings_of: dict[str, ResidentSettings] = {}
+        self._namer = Namer(secret)
+        self._unsettled: dict[str, ClaimMade] = {}
+
+    # -- the way of a ping ------------------------------------------------------------------
+
+    def decide(self, pings: Sequence[Ping], *, mono_ms: int = 0) -> list[Decision]:
+        """Decide pings in the order given, each as if it had come alone.
+
+        Args:
+            pings: stamped with `received_ms`, which is the now of everything but transitions.
+            mono_ms: the monotonic clock that the lease of the preferences is held against.
+
+        Returns:
+            One decision a ping. An offer in it must not leave before the changes that
+            `take_changes` then gives are durable, nor without `hand_over`.
+        """
+        stale = self.preferences.is_stale(mono_ms)
+        return [self._decide(ping, stale) for ping in pings]
+
+    def take_changes(self) -> Changes:
+        """What must become durable since the last call; the caller owns it."""
+        changes, self.tracker.changes = self.tracker.changes, Changes()
+        return changes
+
+    def _decide(self, ping: Ping, stale: bool) -> Decision:
+        reject = refusal(ping, age_max_ms=self.settings.age_max_ms)
+        if reject is not None:
+            return _answer(ping, "", "rejected", reject=reject)
+        if stale:
+            return _answer(ping, "", "shed", reject=_STALE)
+        entry = self.preferences.entry(ping.resident, ping.received_ms)
+        if entry is None or not entry.row.uses_location:
+            self.tracker.forget(ping.resident)
+            return _answer(ping, "", "no_consent")
+        resident = self.residents.get(ping.resident)
+        if resident is None:
+            resident = self.residents[ping.resident] = Resident(ping.resident)
+            resident.row = entry.row
+        elif resident.doubtful:
+            return _answer(ping, "", "shed", reject=_DOUBTFUL)
+        elif resident.row is not entry.row:
+            self.tracker.refilter(resident, entry.row)
+        key = order_key(ping)
+        name = self._namer.decision(ping.resident, *key)
+        newest = resident.newest
+        if newest is not None and key <= newest.key:
+            return self._decide_late(ping, key, name, resident, entry.row)
+        if resident.restored_seen_ms is not None:
+            again = resident.claim_of(name, ping.received_ms)
+            if again is not None:
+                return _answer(ping, name, "duplicate", offer=again.made)
+        told = self.tracker.follow(resident, ping, key, entry.row)
+        if not told:
+            return _answer(ping, name, "decided")
+        made, withheld = self._offer(ping, name, resident, entry, told)
+        events = tuple(_event(t) for t in told)
+        return _answer(ping, name, "decided", events=events, offer=made, withheld=withheld)
+
+    def _decide_late(
+        self, ping: Ping, key: FixKey, name: str, resident: Resident, row: Row
+    ) -> Decision:
+        """A fix that was sent before, or that others have overtaken."""
+        again = resident.claim_of(name, ping.received_ms)
+        if again is not None:
+            return _answer(ping, name, "duplicate", offer=again.made)
+        if resident.has_kept(key):
+            return _answer(ping, name, "duplicate")
+        self.tracker.correct(resident, ping, key, row)
+        return _answer(ping, name, "late")
+
+    # -- offers -------------------------------------------------------------------------------
+
+    def _offer(
+        self,
+        ping: Ping,
+        name: str,
+        resident: Resident,
+        entry: Entry,
+        told: tuple[Transition, ...],
+    ) -> tuple[OfferMade | None, str | None]:
+        """At most one offer for what happened, or the gate that the furthest candidate failed."""
+        told_now = Circumstances(
+            resident=resident,
+            settings=self._settings_of.get(resident.id, SETTINGS_DEFAULT),
+            entry=entry,
+            book=self.book,
+            attention=self.settings.attention,
+            now_ms=ping.received_ms,
+            age_ms=ping.received_ms - ping.at_ms,
+        )
+        found = candidates(told, told_now)
+        chosen = choose(found, told_now)
+        if chosen is None:
+            return None, furthest(found)
+        return self._claim(name, resident, entry, found, chosen, ping.received_ms), None
+
+    def _claim(
+        self,
+        name: str,
+        resident: Resident,
+        entry: Entry,
+        found: list[Candidate],
+        chosen: Candidate,
+        now_ms: int,
+    ) -> OfferMade:
+        """Reserve the chosen offer for the resident and have the journal make it durable."""
+        offer = chosen.offer
+        claim_id = self._namer.claim(name, offer.id)
+        made = OfferMade(
+            claim=claim_id,
+            offer=offer.id,
+            brand=offer.brand,
+            fence=chosen.event.fence.id,
+            title=offer.title,
+            body=offer.body,
+            code=self._namer.code(claim_id),
+            expires_at_ms=now_ms + offer.claim_ttl_s * 1_000,
+            consent_version=entry.version,
+        )
+        categories = offer.categories or self.book.categories(offer.brand)
+        allowed_by = self.preferences.allowing(
+            resident.id, offer_need(offer.purpose), offer.brand, categories
+        )
+        day = offer_day(offer, now_ms)
+        claim = ClaimMade(
+            resident=resident.id,
+            decision=name,
+            made=made,
+            made_ms=now_ms,
+            claims_before=resident.claims_count,
+            budget_total=offer.budget.total,
+            budget_day=offer.budget.per_day,
+            day=day,
+            why=msgspec.json.encode(
+                {"candidates": ladder(found, chosen), "allowed_by": allowed_by}
+            ),
+        )
+        resident.add_claim(ClaimRow(resident=resident.id, decision=name, made=made, made_ms=now_ms))
+        self.book.reserve(offer.id, day)
+        self._unsettled[claim_id] = claim
+        self.tracker.changes.claims.append(claim)
+        return made
+
+    def hand_over(self, decision: Decision, *, now_ms: int, mono_ms: int) -> Decision:
+        """The second gate, right before a decision leaves: an offer only if still wanted.
+
+        Nothing may be awaited between this call and the sending. A no recalls the claim: the next
+        `take_changes` holds the recall.
+        """
+        made = decision.offer
+        if made is None:
+            return decision
+        reason = self._hand_over_refusal(decision.resident, made, now_ms, mono_ms)
+        if reason is None:
+            return decision
+        self.tracker.changes.recalls.append(ClaimRecalled(made.claim, decision.resident, reason))
+        resident = self.residents.get(decision.resident)
+        if resident is not None:
+            resident.drop_claim(made.claim, accepted=True)
+        return msgspec.structs.replace(decision, offer=None, withheld=reason)
+
+    def _hand_over_refusal(
+        self, resident_id: str, made: OfferMade, now_ms: int, mono_ms: int
+    ) -> str | None:
+        """Why an offer that was made must not reach the resident any more, or None."""
+        categories = brand_categories = self.book.categories(made.brand)
+        purpose, channel = "offers", "push"
+        offer = self.book.offers.get(made.offer)
+        if offer is not None:
+            categories = offer.categories or brand_categories
+            purpose, channel = offer.purpose, offer.channel
+        refused = self.preferences.offer_refusal(
+            resident_id,
+            made.brand,
+            categories,
+            brand_categories,
+            purpose,
+            channel,
+            now_ms=now_ms,
+            mono_ms=mono_ms,
+        )
+        if refused is None:
+            return None
+        return "stale" if refused == "stale" else "consent_withdrawn"
+
+    # -- what came of the changes ---------------------------------------------------------------
+
+    def settle(
+        self, claims: Iterable[ClaimMade], refused: dict[str, str], counts: Iterable[OfferCount]
+    ) -> list[str]:
+        """Take over what a commit made of the claims in it.
+
+        Args:
+            claims: all claims of the group.
+            refused: claim id -> reason, of those that the store did not accept.
+            counts: of the offers that the group touched, as they stand after it.
+
+        Returns:
+            Residents of whom another process knows more; they are doubtful until restored.
+        """
+        moved: list[str] = []
+        self.book.set_counts(counts)
+        for claim in claims:
+            if self._unsettled.pop(claim.made.claim, None) is None:
+                continue
+            self.book.reserve(claim.made.offer, claim.day, -1)
+            reason = refused.get(claim.made.claim)
+            resident = self.residents.get(claim.resident)
+            if reason is None or resident is None:
+                continue
+            resident.drop_claim(claim.made.claim, accepted=False)
+            if reason == "conflict":
+                resident.doubtful = True
+                moved.append(claim.resident)
+        return moved
+
+    def forget(self, residents: Iterable[str]) -> None:
+        """A commit failed: what is remembered of these residents may be wrong.
+
+        They are shed until `restore`; what they had reserved stays reserved until then.
+        """
+        for resident_id in residents:
+            resident = self.residents[resident_id] = Resident(resident_id)
+            resident.doubtful = True
+
+    def restore(self, states: Iterable[ResidentState], counts: Iterable[OfferCount] = ()) -> None:
+        """Take over what the store knows of residents, at a start or after a doubt."""
+        known = list(states)
+        names = {state.resident for state in known}
+        for claim in [c for c in self._unsettled.values() if c.resident in names]:
+            del self._unsettled[claim.made.claim]
+            self.book.reserve(claim.made.offer, claim.day, -1)
+        self.book.set_counts(counts)
+        for state in known:
+            self.tracker.restore(state)
+
+    # -- what follows the change feed -------------------------------------------------------------
+
+    def put_brand(self, brand: Brand) -> None:
+        """A brand is new or changed; its categories count from the next ping on."""
+        self.book.put_brand(brand)
+
+    def put_fences(self, fences: Sequence[Fence]) -> None:
+        """Fences are new or changed; live together from the next ping on."""
+        self.fences.put_many(fences)
+        for fence in fences:
+            self.book.forget_fence(fence.id)
+
+    def drop_fence(self, fence_id: str) -> None:
+        """A fence was deleted: stays in it end in silence."""
+        self.fences.remove(fence_id)
+        self.book.forget_fence(fence_id)
+
+    def put_offer(self, offer: Offer) -> None:
+        """An offer is new or changed."""
+        self.book.put_offer(offer)
+
+    def drop_offer(self, offer_id: str) -> None:
+        """An offer was deleted; codes already given keep their worth."""
+        self.book.drop_offer(offer_id)
+
+    def put_resident(
+        self,
+        resident_id: str,
+        settings: ResidentSettings,
+        version: int,
+        records: Iterable[Record],
+        *,
+        now_ms: int,
+    ) -> None:
+        """A resident is new, or said something: in force from the next line on."""
+        self._settings_of[resident_id] = settings
+        entry = self.preferences.put(
+            resident_id, version, records, settings.timezone, now_ms=now_ms
+        )
+        resident = self.residents.get(resident_id)
+        if not entry.row.uses_location:
+            self.tracker.forget(resident_id)
+        elif resident is not None and not resident.doubtful and resident.row is not entry.row:
+            self.tracker.refilter(resident, entry.row)
+
+    def drop_resident(self, resident_id: str) -> None:
+        """A resident is no more known, which means no."""
+        self.preferences.drop(resident_id)
+        self._settings_of.pop(resident_id, None)
+        self.residents.pop(resident_id, None)
+
+    def counts(self) -> dict[str, int]:
+        """How much of everything is held in memory."""
+        return {
+            "brands": len(self.book.brands),
+            "fences": len(self.fences),
+            "offers": len(self.book.offers),
+            "residents": len(self.preferences),
+            "residents_remembered": len(self.residents),
+        }
+
+
+def _answer(
+    ping: Ping,
+    name: str,
+    status: str,
+    *,
+    events: tuple[Event, ...] = _NOTHING,
+    offer: OfferMade | None = None,
+    withheld: str | None = None,
+    reject: Reject | msgspec.UnsetType = msgspec.UNSET,
+) -> Decision:
+    """The decision on a ping."""
+    return Decision(
+        name,
+        ping.resident,
+        ping.at_ms,
+        status,
+        events,
+        offer,
+        withheld,
+        msgspec.UNSET if ping.id is None else ping.id,
+        reject,
+    )
+
+
+def _event(told: Transition) -> Event:
+    """A transition as the client sees it."""
+    return Event(told.fence.id, told.kind, told.at_ms, told.confidence, told.dwell_s, told.assumed)

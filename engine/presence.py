@@ -1,0 +1,194 @@
+"""Where residents are: fixes matched against fences and folded into stays, in order or late.
+
+The tracker owns every resident's fixes and stays. What of them must survive it collects, for the
+journal to write.
+"""
+
+from typing import Final
+
+from engine.changes import Changes, ResidentState
+from engine.consent.index import Row
+from engine.consent.lanes import MATCH_NEED
+from engine.offers.book import OfferBook
+from engine.ping import Ping
+from engine.residents import (
+    LATE_MAX_MS,
+    FixKey,
+    KeptFix,
+    Resident,
+    restored,
+    same_stays,
+)
+from geofences.fence import Fence
+from geofences.index import FenceIndex
+from geofences.transitions import (
+    Fix,
+    Stay,
+    Stays,
+    Transition,
+    accuracy_or_default,
+    assumed_exit_ms,
+    step,
+)
+
+TOUCH_SOFT_MS: Final = 300_000
+"""A resident who stays inside is written as seen after this long, and no answer waits for it."""
+TOUCH_HARD_MS: Final = 600_000
+"""After this long the answer does wait, so that after a crash `seen_ms` is never further behind."""
+
+
+class Tracker:
+    """Follows every resident through the fences.
+
+    Args:
+        fences: matched against.
+        book: tells the dwells that somebody waits for, and the categories of brands.
+        kept_fixes_max: most fixes remembered of a resident; beyond it the oldest settle early.
+    """
+
+    def __init__(self, fences: FenceIndex, book: OfferBook, *, kept_fixes_max: int) -> None:
+        self.residents: dict[str, Resident] = {}
+        self._fences = fences
+        self._book = book
+        self._kept_fixes_max = kept_fixes_max
+        self.changes = Changes()
+        """What must become durable; whoever takes it puts a new one in its place."""
+
+    def follow(
+        self, resident: Resident, ping: Ping, key: FixKey, row: Row
+    ) -> tuple[Transition, ...]:
+        """Take a resident's newest fix and say what it showed."""
+        newest = resident.newest
+        fix = _fix(ping)
+        stays, told, covering = self._step(resident, newest, fix, row)
+        before = resident.stays
+        resident.keep(KeptFix(key, fix, covering, stays), self._kept_fixes_max)
+        resident.restored_seen_ms = None
+        if stays or before:
+            self._note(resident, before, stays, fix.at_ms)
+        return told
+
+    def _step(
+        self, resident: Resident, newest: KeptFix | None, fix: Fix, row: Row
+    ) -> tuple[Stays, tuple[Transition, ...], tuple[Fence, ...]]:
+        """Match a fix that follows on the newest one and step the stays."""
+        met: tuple[Fence, ...] = ()
+        over_ms = None
+        if newest is not None:
+            slack_ms = TOUCH_HARD_MS if resident.restored_seen_ms is not None else 0
+            over_ms = assumed_exit_ms(newest.fix.at_ms, fix.at_ms, slack_ms=slack_ms)
+        if newest is None or over_ms is not None or resident.restored_seen_ms is not None:
+            covering = self._fences.covering(fix.lon, fix.lat)
+            before = None
+        else:
+            before = newest.fix
+            covering, met = self._fences.along(before.lon, before.lat, fix.lon, fix.lat)
+        if not row.matches_all:
+            covering, met = self._seen_by(row, covering), self._seen_by(row, met)
+        stays, told = step(
+            () if newest is None else newest.stays,
+            before,
+            fix,
+            covering,
+            met,
+            over_ms=over_ms,
+            current=self._fences.get,
+            dwells_s=self._book.dwells_s,
+        )
+        return stays, told, covering
+
+    def correct(self, resident: Resident, ping: Ping, key: FixKey, row: Row) -> None:
+        """Put a late fix in its place and compute the stays again from there on, in silence.
+
+        One that is over 120 s late, or older than what has settled, changes nothing.
+        """
+        newest, base = resident.newest, resident.base
+        if (
+            newest is None
+            or not resident.kept
+            or ping.at_ms < newest.fix.at_ms - LATE_MAX_MS
+            or (base is not None and key < base.key)
+        ):
+            return
+        before = resident.stays
+        place = resident.place_of(key)
+        fix = _fix(ping)
+        covering = self._seen_by(row, self._fences.covering(fix.lon, fix.lat))
+        resident.kept.insert(place, KeptFix(key, fix, covering, ()))
+        earlier = resident.before(place)
+        for at in range(place, len(resident.kept)):
+            kept = resident.kept[at]
+            stays, _ = step(
+                () if earlier is None else earlier.stays,
+                None,
+                kept.fix,
+                kept.covering,
+                (),
+                over_ms=None
+                if earlier is None
+                else assumed_exit_ms(earlier.fix.at_ms, kept.fix.at_ms),
+                current=self._fences.get,
+                dwells_s=self._book.dwells_s,
+            )
+            earlier = resident.kept[at] = kept._replace(stays=stays)
+        newest = resident.kept.pop()
+        resident.keep(newest, self._kept_fixes_max)
+        self._note(resident, before, newest.stays, newest.fix.at_ms)
+
+    def _seen_by(self, row: Row, fences: tuple[Fence, ...]) -> tuple[Fence, ...]:
+        """Those of the fences whose brand may see the position."""
+        if row.matches_all or not fences:
+            return fences
+        return tuple(f for f in fences if self._may_see(row, f.brand))
+
+    def _may_see(self, row: Row, brand: str) -> bool:
+        return row.refusal(MATCH_NEED, brand, self._book.categories(brand)) is None
+
+    def _note(self, resident: Resident, before: Stays, stays: Stays, seen_ms: int) -> None:
+        """Have the journal write what changed of the stays, or that the resident was seen."""
+        unseen_ms = seen_ms - resident.durable_seen_ms
+        if not same_stays(before, stays) or (stays and unseen_ms > TOUCH_HARD_MS):
+            self.changes.presences[resident.id] = resident.presence_row(seen_ms)
+        elif stays and unseen_ms > TOUCH_SOFT_MS:
+            self.changes.touches[resident.id] = seen_ms
+        else:
+            return
+        resident.durable_seen_ms = max(resident.durable_seen_ms, seen_ms)
+
+    def refilter(self, resident: Resident, row: Row) -> None:
+        """The resident's say changed: stays of brands that may see nothing now end in silence."""
+        before = resident.stays
+        left = (
+            before
+            if row.matches_all
+            else tuple(stay for stay in before if self._may_see(row, stay.fence.brand))
+        )
+        newest = resident.newest
+        resident.forget_fixes(left)
+        resident.row = row
+        if newest is not None and len(left) < len(before):
+            self.changes.presences[resident.id] = resident.presence_row(newest.fix.at_ms)
+
+    def forget(self, resident_id: str) -> None:
+        """Without consent to use the location, nothing of where a resident was is kept."""
+        resident = self.residents.get(resident_id)
+        if resident is None or resident.doubtful or not (resident.kept or resident.base):
+            return
+        had_stays = bool(resident.stays)
+        resident.kept, resident.base, resident.restored_seen_ms = [], None, None
+        if had_stays:
+            self.changes.presences[resident_id] = resident.presence_row(0)
+
+    def restore(self, state: ResidentState) -> None:
+        """Take over what the store knows of a resident; stays in fences that are gone end."""
+        stays = []
+        for row in state.stays:
+            fence = self._fences.get(row.fence)
+            if fence is not None:
+                stays.append(Stay(fence, row.entered_ms, row.dwelled_s, 0))
+        stays.sort(key=lambda stay: stay.fence.id)
+        self.residents[state.resident] = restored(state, tuple(stays))
+
+
+def _fix(ping: Ping) -> Fix:
+    return Fix(ping.at_ms, ping.lon, ping.lat, accuracy_or_default(ping.accuracy_m))
