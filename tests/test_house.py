@@ -158,8 +158,9 @@ def forbidden_neighbours(module: str, text: str) -> list[str]:
     """Who may import whom.
 
     geofences nothing of ours; a pure room only itself and values, and offers consent, which they
-    have to ask; pipeline any pure room, and nobody the pipeline but the doors. Bench and tests stand outside and import
-    anything; what is installed never imports them, and only the doors walk the made-up city.
+    have to ask; pipeline any pure room, and nobody the pipeline but the doors. Bench and tests
+    stand outside and import anything; what is installed never imports them, and only the doors
+    walk the made-up city.
     """
     if module.split(".", maxsplit=1)[0] in {"tests", "bench"}:
         return []
