@@ -1,0 +1,217 @@
+"""What is asked about one fence and one position: covered, how deep, met on the way.
+
+Circles are true circles, by geodesic distance on WGS84, not polygons with many corners and not
+circles on a sphere (which errs by 2.8 m in 500 m). Polygons are straight-edged in lon/lat.
+"""
+
+import math
+
+import msgspec
+import shapely
+
+from geofences.boundary import Polygonal, survey
+from geofences.fence import Area, BBox, Circle, Fence, Ruler
+from geofences.globe import (
+    CURVATURE_RADIUS_MIN_M,
+    arc_m,
+    ecef,
+    geodesic_m,
+    short_way,
+)
+
+_DOUBT_M = 1e-6
+"""Rounding in space and pyproj's own 15 nm are far below a micrometre: beyond, no doubt is left."""
+
+_BOXES_MAX = 8
+_BOX_MARGIN_DEG = 1e-9
+
+
+def covers(fence: Fence, lon: float, lat: float) -> bool:
+    """Whether the fence covers the position. The boundary counts (OGC *covers*).
+
+    Exact: circles agree with the WGS84 geodesic distance, polygons with the cut geometry. The
+    spellings 180 and -180 are one meridian, and any longitude at +-90 is the pole.
+
+    Returns:
+        False for a position that is not finite or out of range.
+
+    Cost: 0.6 us for a circle, 2 us for a polygon.
+    """
+    if not (-180.0 <= lon <= 180.0 and -90.0 <= lat <= 90.0):
+        return False
+    return fence.ruler.covers(lon, lat)
+
+
+def depth_m(fence: Fence, lon: float, lat: float) -> float:
+    """Signed metres to the fence's boundary: positive inside, 0 on it, negative outside.
+
+    Holes are boundary; what the cut at the antimeridian added is not. Within 0.5 % + 0.1 m near
+    the boundary; its sign never disagrees with `covers`.
+
+    Raises:
+        ValueError: the position is not finite or out of range.
+
+    Cost: 1 us for a circle, 3 us for a polygon of a town's size, 0.1 ms for a country.
+    """
+    if not (-180.0 <= lon <= 180.0 and -90.0 <= lat <= 90.0):
+        raise ValueError("a position must be finite, lon -180..180, lat -90..90")
+    return fence.ruler.depth_m(lon, lat)
+
+
+def meets(fence: Fence, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
+    """Whether the straight short-way segment between two fixes meets the fence, touching included.
+
+    For fixes that are metres to some kilometres apart. Straight is meant in lon/lat, as polygons
+    have it. Where either end is covered it is met.
+
+    Returns:
+        False where either end is not finite or out of range.
+    """
+    if not (-180.0 <= lon0 <= 180.0 and -90.0 <= lat0 <= 90.0):
+        return False
+    if not (-180.0 <= lon1 <= 180.0 and -90.0 <= lat1 <= 90.0):
+        return False
+    return fence.ruler.meets(lon0, lat0, lon1, lat1)
+
+
+def make_fence(
+    id: str,  # noqa: A002 (the field's own name)
+    brand: str,
+    name: str,
+    tags: tuple[str, ...],
+    shape: Circle | Area,
+) -> Fence:
+    """Make a fence of a shape that is known to be good, with all that is precomputed.
+
+    Cost: 5 us for a circle, 0.1-0.3 ms for a shop's polygon, up to 0.3 s for 100,000 vertices:
+    a worker thread's work.
+    """
+    if isinstance(shape, Circle):
+        ruler: Ruler = Rim.of(shape)
+        return Fence(id, brand, name, tags, shape, _circle_boxes(shape), shape.radius_m, ruler)
+    shapely.prepare(shape.geometry)
+    ruler, inradius_m = survey(shape.geometry)
+    return Fence(id, brand, name, tags, shape, _area_boxes(shape.geometry), inradius_m, ruler)
+
+
+class Rim(msgspec.Struct, frozen=True):
+    """The ruler of a circle: its centre in space, and the chords between which there is doubt.
+
+    Nearer than `near_2` is inside and farther than `far_2` is outside, whatever the geodesic;
+    between, pyproj decides. See `globe` for why. The ring between is 2 um wide for a shop and
+    1 m wide at 100 km.
+    """
+
+    x: float
+    y: float
+    z: float
+    near_2: float
+    far_2: float
+    circle: Circle
+
+    @classmethod
+    def of(cls, circle: Circle) -> "Rim":
+        """Precompute the ruler of a circle."""
+        twice_m = 2 * CURVATURE_RADIUS_MIN_M
+        near_m = twice_m * math.sin(circle.radius_m / twice_m) - _DOUBT_M
+        far_m = circle.radius_m + _DOUBT_M
+        near_2 = near_m * near_m if near_m > 0 else -1.0
+        return cls(*ecef(circle.lon, circle.lat), near_2, far_m * far_m, circle)
+
+    def covers(self, lon: float, lat: float) -> bool:
+        """Whether the geodesic distance from the centre is at most the radius."""
+        return self.covers_at(*ecef(lon, lat), lon, lat)
+
+    def covers_at(self, x: float, y: float, z: float, lon: float, lat: float) -> bool:
+        """As `covers`, for a position whose place in space is known already."""
+        dx, dy, dz = x - self.x, y - self.y, z - self.z
+        chord_2 = dx * dx + dy * dy + dz * dz
+        if chord_2 < self.near_2:
+            return True
+        if chord_2 > self.far_2:
+            return False
+        return self._distance_m(lon, lat) <= self.circle.radius_m
+
+    def depth_m(self, lon: float, lat: float) -> float:
+        """The radius less the distance from the centre."""
+        x, y, z = ecef(lon, lat)
+        dx, dy, dz = x - self.x, y - self.y, z - self.z
+        chord_2 = dx * dx + dy * dy + dz * dz
+        if self.near_2 <= chord_2 <= self.far_2:
+            return self.circle.radius_m - self._distance_m(lon, lat)
+        return self.circle.radius_m - arc_m(math.sqrt(chord_2))
+
+    def meets(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
+        """Whether the segment's nearest position to the centre is covered, or one of its ends."""
+        x0, y0, z0 = ecef(lon0, lat0)
+        x1, y1, z1 = ecef(lon1, lat1)
+        dx, dy, dz = x1 - x0, y1 - y0, z1 - z0
+        cx, cy, cz = self.x - x0, self.y - y0, self.z - z0
+        length_2 = dx * dx + dy * dy + dz * dz
+        along = (cx * dx + cy * dy + cz * dz) / length_2 if length_2 else 0.0
+        along = min(1.0, max(0.0, along))
+        gx, gy, gz = cx - along * dx, cy - along * dy, cz - along * dz
+        # The segment bends away from its chord by less than 1 % of its length where the latitude
+        # is below 88 degrees and it is below 10 km; farther than that from the rim it is a miss.
+        reach_m = self.circle.radius_m + 0.01 * math.sqrt(length_2) + _DOUBT_M
+        if gx * gx + gy * gy + gz * gz > reach_m * reach_m:
+            return False
+        lon = short_way(lon0 + along * short_way(lon1 - lon0))
+        lat = lat0 + along * (lat1 - lat0)
+        return self.covers(lon, lat) or self.covers(lon0, lat0) or self.covers(lon1, lat1)
+
+    def _distance_m(self, lon: float, lat: float) -> float:
+        return geodesic_m(self.circle.lon, self.circle.lat, lon, lat)
+
+
+def _circle_boxes(circle: Circle) -> tuple[BBox, ...]:
+    """Boxes that hold the circle, seam and poles included.
+
+    On the sphere of the smallest radius of curvature every step in lon and lat is shorter than on
+    WGS84, so the circle lies inside the cap of the same radius there; the cap's extent is exact.
+    """
+    reach = circle.radius_m / CURVATURE_RADIUS_MIN_M
+    reach_deg = math.degrees(reach) + _BOX_MARGIN_DEG
+    south, north = circle.lat - reach_deg, circle.lat + reach_deg
+    if south <= -90.0 or north >= 90.0:
+        return (BBox(-180.0, max(south, -90.0), 180.0, min(north, 90.0)),)
+    bulge = math.sin(reach) / math.cos(math.radians(circle.lat))
+    wide_deg = math.degrees(math.asin(min(1.0, bulge))) + _BOX_MARGIN_DEG
+    # Near a pole the margin is worth more in longitude than in latitude.
+    wide_deg *= 1 + 1e-9
+    return _split_box(circle.lon - wide_deg, south, circle.lon + wide_deg, north)
+
+
+def _split_box(west: float, south: float, east: float, north: float) -> tuple[BBox, ...]:
+    """Cut a box at the antimeridian, where it reaches or crosses it."""
+    if west <= -180.0:
+        return (BBox(-180.0, south, east, north), BBox(west + 360.0, south, 180.0, north))
+    if east >= 180.0:
+        return (BBox(west, south, 180.0, north), BBox(-180.0, south, east - 360.0, north))
+    return (BBox(west, south, east, north),)
+
+
+def _area_boxes(geometry: Polygonal) -> tuple[BBox, ...]:
+    """One box for each part, or for each half of the world where parts are many, and the spellings.
+
+    What touches the seam or a pole is boxed at the other spelling too.
+    """
+    bounds = shapely.bounds(shapely.get_parts(geometry))
+    if len(bounds) > _BOXES_MAX:
+        halves = (bounds[bounds[:, 0] < 0], bounds[bounds[:, 0] >= 0])
+        boxes = [
+            BBox(*half[:, :2].min(0).tolist(), *half[:, 2:].max(0).tolist())
+            for half in halves
+            if len(half)
+        ]
+    else:
+        boxes = [BBox(*row) for row in bounds.tolist()]
+    spellings = [
+        BBox(-side, box.south, -side, box.north)
+        for box in boxes
+        for side, at in ((180.0, box.east), (-180.0, box.west))
+        if at == side and not (box.west == -180.0 and box.east == 180.0)
+    ]
+    south, north = min(b.south for b in boxes), max(b.north for b in boxes)
+    poles = [BBox(-180.0, lat, 180.0, lat) for lat in (-90.0, 90.0) if lat in (south, north)]
+    return tuple(dict.fromkeys((*boxes, *spellings, *poles)))
