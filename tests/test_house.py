@@ -32,6 +32,9 @@ VALUES: Final = (
 )
 """What any pure room may build on, besides itself."""
 
+WAY: Final = ("engine.pipeline", "engine.presence")
+"""The whole way of a ping: it puts the pure rooms together, and only the doors know it."""
+
 DOORS: Final = ("engine.web", "engine.app", "engine.replay", "engine.demo", "engine.cli")
 """Where the outside comes in. Nothing behind them knows them; of these, each may know the ones
 before it: app puts web together, cli starts the others."""
@@ -180,9 +183,9 @@ def _may_import(module: str, name: str) -> bool:
     if within_any(name, DOORS):
         order = {door: place for place, door in enumerate(DOORS)}
         return order.get(room_of(module), -1) > order[room_of(name)]
-    if within(name, "engine.pipeline"):
-        return within_any(module, DOORS)
-    if within(module, "engine.pipeline"):
+    if within_any(name, WAY):
+        return within_any(module, (*WAY, *DOORS))
+    if within_any(module, WAY):
         return is_pure(name)
     if within(module, "engine.offers") and within(name, "engine.consent"):
         return True
