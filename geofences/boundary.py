@@ -309,6 +309,7 @@ def _boundary_edges(geometry: Polygonal) -> Floats:
     kept = [
         (180.0, line.coords[0][1], 180.0, line.coords[-1][1])
         for line in shapely.get_parts(shapely.symmetric_difference(west, east))
+        if not line.is_empty
     ]
     return np.concatenate((edges[~(polar | seam)], np.array(kept).reshape(-1, 4)))
 
