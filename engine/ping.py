@@ -29,14 +29,14 @@ class Ping(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
     make dearer than the decoding itself. Nothing else ever writes to it.
     """
 
-    resident: str
-    """Whose position; 1 to 128 printable characters without spaces."""
     at_ms: int
     """When the phone took the fix, Unix milliseconds by its own clock."""
     lon: float
     """Degrees east, -180 to 180."""
     lat: float
     """Degrees north, -90 to 90."""
+    resident: str = ""
+    """Whose position, 1 to 128 printable characters; a resident's own key fills it in."""
     accuracy_m: float | None = None
     """Radius of the circle that holds the true position 68 times in 100; null: unknown."""
     id: str | None = None

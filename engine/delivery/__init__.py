@@ -1,0 +1,1 @@
+"""How decisions leave: each behind the second gate of consent."""

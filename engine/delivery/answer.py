@@ -1,0 +1,147 @@
+"""From decoded pings to decisions that may leave: decide, wait until durable, ask consent again.
+
+Every way by which pings come in uses this one. A ping waits only for its own resident's last
+uncommitted change; with none it leaves at once.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+from engine.decision import Decision, Reject
+from engine.ping import Ping
+from engine.pipeline import Engine
+from engine.store.journal import Group, Journal
+from engine.store.port import StoreUnavailable
+
+_OVERLOADED: Final = Reject("overloaded", "Too much is waiting to be made durable; try again.")
+_NOT_DURABLE: Final = Reject(
+    "not_durable", "The decision could not be made durable; send the ping again."
+)
+
+
+class Answerer:
+    """Answers pings.
+
+    Args:
+        engine: decides.
+        journal: makes changes durable.
+        clock_ms: Unix milliseconds.
+        mono_ms: the monotonic clock of the lease.
+        slice_pings_max: most pings decided before the loop may turn.
+        waiting_max: most calls that may wait for the journal; more are shed.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        *,
+        clock_ms: Callable[[], int],
+        mono_ms: Callable[[], int],
+        slice_pings_max: int,
+        waiting_max: int,
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._clock_ms = clock_ms
+        self._mono_ms = mono_ms
+        self._slice_pings_max = slice_pings_max
+        self._waiting_max = waiting_max
+        self.waiting = 0
+        """Calls that wait for the journal now."""
+
+    async def answer(self, items: Sequence[Ping | Decision]) -> list[Decision]:
+        """Answer pings in their order; what is a decision already stays in its place.
+
+        A ping whose changes could not be made durable is answered `shed`.
+        """
+        decisions: list[Decision] = []
+        groups: list[Group | None] = []
+        for start in range(0, len(items), self._slice_pings_max):
+            if start:
+                await asyncio.sleep(0)
+            self._decide(items[start : start + self._slice_pings_max], decisions, groups)
+        if any(group is not None for group in groups):
+            await self._settled(decisions, groups)
+        return self._hand_over(decisions)
+
+    def _decide(
+        self,
+        items: Sequence[Ping | Decision],
+        decisions: list[Decision],
+        groups: list[Group | None],
+    ) -> None:
+        """Decide one slice and note which commit each decision waits for."""
+        if self._journal.full or self.waiting >= self._waiting_max:
+            decisions.extend(shed(i, _OVERLOADED) if isinstance(i, Ping) else i for i in items)
+            groups.extend(None for _ in items)
+            return
+        pings = [item for item in items if isinstance(item, Ping)]
+        decided = self._engine.decide(pings, mono_ms=self._mono_ms())
+        self._write()
+        if len(pings) == len(items):
+            decisions.extend(decided)
+        else:
+            each = iter(decided)
+            decisions.extend(next(each) if isinstance(item, Ping) else item for item in items)
+        pending = self._journal.pending
+        groups.extend(pending(d.resident) for d in decisions[len(groups) :])
+
+    async def _settled(self, decisions: list[Decision], groups: list[Group | None]) -> None:
+        """Wait for the commits, and put right the decisions that they did not bear out."""
+        failed: set[int] = set()
+        self.waiting += 1
+        try:
+            for group in {id(g): g for g in groups if g is not None}.values():
+                try:
+                    await group.settled()
+                except StoreUnavailable:
+                    failed.add(id(group))
+        finally:
+            self.waiting -= 1
+        for place, group in enumerate(groups):
+            if group is None:
+                continue
+            decision = decisions[place]
+            if id(group) in failed:
+                decisions[place] = shed(decision, _NOT_DURABLE)
+            elif decision.offer is not None:
+                reason = group.refused.get(decision.offer.claim)
+                if reason is not None:
+                    decisions[place] = msgspec.structs.replace(
+                        decision, offer=None, withheld=reason
+                    )
+
+    def _hand_over(self, decisions: list[Decision]) -> list[Decision]:
+        """Ask consent again for every offer; nothing may be awaited from here to the sending."""
+        if all(d.offer is None for d in decisions):
+            return decisions
+        now_ms, mono_ms = self._clock_ms(), self._mono_ms()
+        out = [self._engine.hand_over(d, now_ms=now_ms, mono_ms=mono_ms) for d in decisions]
+        self._write()
+        return out
+
+    def _write(self) -> None:
+        """Give the journal what the engine wants to have made durable."""
+        changes = self._engine.take_changes()
+        if changes:
+            self._journal.add(changes)
+
+
+def shed(item: Ping | Decision, why: Reject) -> Decision:
+    """The answer to a ping that could not be decided, or whose decision could not be kept."""
+    ping_id = item.id
+    return Decision(
+        "",
+        item.resident,
+        item.at_ms,
+        "shed",
+        (),
+        None,
+        None,
+        msgspec.UNSET if ping_id is None else ping_id,
+        why,
+    )
