@@ -102,14 +102,14 @@ class Answerer:
                     failed.add(id(group))
         finally:
             self.waiting -= 1
-        for place, group in enumerate(groups):
-            if group is None:
+        for place, waited in enumerate(groups):
+            if waited is None:
                 continue
             decision = decisions[place]
-            if id(group) in failed:
+            if id(waited) in failed:
                 decisions[place] = shed(decision, _NOT_DURABLE)
             elif decision.offer is not None:
-                reason = group.refused.get(decision.offer.claim)
+                reason = waited.refused.get(decision.offer.claim)
                 if reason is not None:
                     decisions[place] = msgspec.structs.replace(
                         decision, offer=None, withheld=reason

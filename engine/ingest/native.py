@@ -27,12 +27,12 @@ class BodyRefused(Exception):
     Attributes:
         code: `malformed_json`, `invalid_ping`, `too_many_pings` or `foreign_resident`.
         detail: what was wrong and what would be right.
-        problems: where several or nested things are wrong.
+        errors: where several or nested things are wrong.
     """
 
-    def __init__(self, code: str, detail: str, problems: tuple[Problem, ...] = ()) -> None:
+    def __init__(self, code: str, detail: str, errors: tuple[Problem, ...] = ()) -> None:
         super().__init__(detail)
-        self.code, self.detail, self.problems = code, detail, problems
+        self.code, self.detail, self.errors = code, detail, errors
 
 
 class _Batch(msgspec.Struct):
@@ -136,7 +136,7 @@ def rejected(raw: bytes, refused: BodyRefused) -> Decision:
         seen = _loose.decode(raw)
     except (msgspec.DecodeError, RecursionError):
         seen = _Loose()
-    problem = refused.problems[0] if refused.problems else None
+    problem = refused.errors[0] if refused.errors else None
     detail = refused.detail if problem is None else f"{problem.path}: {problem.detail}"
     return Decision(
         "",
