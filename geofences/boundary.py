@@ -52,13 +52,18 @@ def covers_lon_lat(geometry: Polygonal, lon: float, lat: float) -> bool:
     return bool(lat == -90.0 and geometry.bounds[1] == -90.0)
 
 
+def has_spellings(lon: float, lat: float) -> bool:
+    """Whether the same place can be written otherwise: on the seam, or at a pole."""
+    return abs(lon) == 180.0 or abs(lat) == 90.0
+
+
 def meets_lon_lat(geometry: Polygonal, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
     """Whether the straight short-way segment has a position in common with the cut geometry."""
     if any(geometry.intersects(line) for line in short_lines(lon0, lat0, lon1, lat1)):
         return True
     # Only the seam and the poles have spellings that a line in the plane does not know of.
     return any(
-        (abs(lon) == 180.0 or abs(lat) == 90.0) and covers_lon_lat(geometry, lon, lat)
+        has_spellings(lon, lat) and covers_lon_lat(geometry, lon, lat)
         for lon, lat in ((lon0, lat0), (lon1, lat1))
     )
 

@@ -4,6 +4,7 @@ Belongs to one thread. A fence is known to the world by its id, and inside by it
 integer, under which the tree and the arrays have it.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -12,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geofences.boundary import Polygonal
+from geofences.boundary import Polygonal, has_spellings, short_lines
 from geofences.fence import BBox, Circle, Fence
 from geofences.globe import ecef, ecef_many
-from geofences.measure import Rim
+from geofences.measure import Rim, bend_m
 from geofences.tree import BoxTree
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -153,9 +154,9 @@ class FenceIndex:
         if not slots:
             return (), ()
         covering, others = self._sift(slots, lon1, lat1)
-        met = [held[0] for held in others if held[0].ruler.meets(lon0, lat0, lon1, lat1)]
-        met.sort(key=_by_id)
-        return covering, tuple(met)
+        if not others:
+            return covering, ()
+        return covering, _met(others, lon0, lat0, lon1, lat1)
 
     def covering_many(self, lon_lat: Floats) -> list[tuple[Fence, ...]]:
         """For each of many positions what `covering` says of it.
@@ -192,7 +193,7 @@ class FenceIndex:
         held = self._held
         x, y, z = ecef(lon, lat)
         point: Any = None
-        many_spellings = abs(lon) == 180.0 or abs(lat) == 90.0
+        many_spellings = has_spellings(lon, lat)
         for slot in set(slots) if self._wide else slots:
             candidate = held[slot]
             fence, geometry, cx, cy, cz, near_2, far_2 = candidate
@@ -204,7 +205,8 @@ class FenceIndex:
                 inside = fence.ruler.covers(lon, lat)
             else:
                 if point is None:
-                    point = shapely.points(np.array((lon, lat)))
+                    self._lon_lat[0], self._lon_lat[1] = lon, lat
+                    point = shapely.points(self._lon_lat)
                 inside = geometry.intersects(point)
             if inside:
                 covering.append(fence)
@@ -238,6 +240,7 @@ class FenceIndex:
         self._held: list[Held] = []
         self._free: list[int] = []
         self._wide = 0
+        self._lon_lat = np.empty(2)
         self._is_area = np.zeros(len(by_id), dtype=np.bool_)
         self._rims = np.zeros((len(by_id), 5))
         self._geometries = np.empty(len(by_id), dtype=np.object_)
@@ -272,3 +275,42 @@ class FenceIndex:
         self._rims[slot] = rim
         self._geometries[slot] = geometry
         self._wide += len(fence.boxes) > 1
+
+
+def _met(
+    candidates: list[Held], lon0: float, lat0: float, lon1: float, lat1: float
+) -> tuple[Fence, ...]:
+    """Those of the candidates that `measure.meets` the segment, sorted.
+
+    What is the same for all candidates is worked out once, and a circle that is clearly missed is
+    seen to be so without a call: most are.
+    """
+    x, y, z = ecef(lon0, lat0)
+    x1, y1, z1 = ecef(lon1, lat1)
+    dx, dy, dz = x1 - x, y1 - y, z1 - z
+    length_2 = dx * dx + dy * dy + dz * dz
+    per_length_2 = 1.0 / length_2 if length_2 else 0.0
+    slack_m = bend_m(math.sqrt(length_2))
+    lines: tuple[shapely.LineString, ...] = ()
+    many_spellings = has_spellings(lon0, lat0) or has_spellings(lon1, lat1)
+    met = []
+    for fence, geometry, cx, cy, cz, _, _ in candidates:
+        if geometry is None:
+            gx, gy, gz = cx - x, cy - y, cz - z
+            along = (gx * dx + gy * dy + gz * dz) * per_length_2
+            if along > 0.0:
+                along = min(along, 1.0)
+                gx, gy, gz = gx - along * dx, gy - along * dy, gz - along * dz
+            reach_m = fence.inradius_m + slack_m
+            if gx * gx + gy * gy + gz * gz > reach_m * reach_m:
+                continue
+        elif not many_spellings:
+            lines = lines or short_lines(lon0, lat0, lon1, lat1)
+            if any(map(geometry.intersects, lines)):
+                met.append(fence)
+            continue
+        if fence.ruler.meets(lon0, lat0, lon1, lat1):
+            met.append(fence)
+    if len(met) > 1:
+        met.sort(key=_by_id)
+    return tuple(met)

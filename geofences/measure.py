@@ -151,9 +151,7 @@ class Rim(msgspec.Struct, frozen=True):
         along = (cx * dx + cy * dy + cz * dz) / length_2 if length_2 else 0.0
         along = min(1.0, max(0.0, along))
         gx, gy, gz = cx - along * dx, cy - along * dy, cz - along * dz
-        # The segment bends away from its chord by less than 1 % of its length where the latitude
-        # is below 88 degrees and it is below 10 km; farther than that from the rim it is a miss.
-        reach_m = self.circle.radius_m + 0.01 * math.sqrt(length_2) + _DOUBT_M
+        reach_m = self.circle.radius_m + bend_m(math.sqrt(length_2))
         if gx * gx + gy * gy + gz * gz > reach_m * reach_m:
             return False
         lon = short_way(lon0 + along * short_way(lon1 - lon0))
@@ -162,6 +160,15 @@ class Rim(msgspec.Struct, frozen=True):
 
     def _distance_m(self, lon: float, lat: float) -> float:
         return geodesic_m(self.circle.lon, self.circle.lat, lon, lat)
+
+
+def bend_m(length_m: float) -> float:
+    """How far a segment may bend away from its chord through the earth, metres; an upper bound.
+
+    A parallel bends by length^2 tan(lat) / 8R, and goes below the surface by length^2 / 8R: all of
+    it less than this for segments below 10 km up to 88 degrees, and of any length up to 60.
+    """
+    return length_m * (0.01 + length_m / 1.5e7) + _DOUBT_M
 
 
 def _circle_boxes(circle: Circle) -> tuple[BBox, ...]:
