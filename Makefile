@@ -12,7 +12,7 @@ STAMP := $(VENV)/.passby-installed
 # More arguments for the program that a target starts: `make test ARGS="-k city -x"`.
 ARGS ?=
 
-PASSBY_HOST ?= http://127.0.0.1:8080
+URL ?= http://127.0.0.1:8080
 USERS ?= 20
 SECONDS ?= 30
 UPGRADE ?=
@@ -41,8 +41,8 @@ check: $(STAMP) ## Lint, formatting and types
 bench: $(STAMP) ## Measure, and print one table with its conditions
 	$(BIN)/python -m bench $(ARGS)
 
-loadtest: $(STAMP) ## Walk the made-up city against the server at PASSBY_HOST
-	$(BIN)/locust -f loadtest/locustfile.py --headless --host $(PASSBY_HOST) \
+loadtest: $(STAMP) ## Walk the made-up city against the server at URL
+	$(BIN)/locust -f loadtest/locustfile.py --headless --host $(URL) \
 		--users $(USERS) --spawn-rate $(USERS) --run-time $(SECONDS)s --only-summary $(ARGS)
 
 lock: python ## Renew requirements.lock (UPGRADE=--upgrade moves every pin)

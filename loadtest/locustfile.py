@@ -8,6 +8,8 @@ pings must not come from the future.
 
     make loadtest
     make loadtest USERS=50 SECONDS=120 ARGS="--batch-share 0.5 --batch-size 100"
+
+Settings of its own: --residents, --shops, --seed, --interval-s, --batch-share, --batch-size.
 """
 
 import heapq
@@ -82,8 +84,10 @@ class Tally:
 class Scenario:
     """What all users share: the city, the sender's key and the tally."""
 
-    def __init__(self, city: City, sender_key: str, *, start_ms: int) -> None:
-        self.city, self.sender_key, self.start_ms = city, sender_key, start_ms
+    def __init__(
+        self, city: City, office: "Administration", sender: dict[str, Any], *, start_ms: int
+    ) -> None:
+        self.city, self.office, self.sender, self.start_ms = city, office, sender, start_ms
         self.tally = Tally()
         self.users = 0
 
@@ -102,11 +106,11 @@ class Administration:
     def __init__(self, host: str, key: str) -> None:
         self.host, self.key = host.rstrip("/"), key
 
-    def call(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send JSON, give back JSON; anything from 400 up is `Refused`."""
         request = urllib.request.Request(
             self.host + path,
-            json.dumps(body).encode(),
+            None if body is None else json.dumps(body).encode(),
             {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"},
             method=method,
         )
@@ -207,7 +211,7 @@ _running: list[Scenario] = []
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _arguments(parser: Any) -> None:
-    """Settings of the scenario, shown by ``--help``."""
+    """Settings of the scenario, beside those of locust."""
     parser.add_argument("--residents", type=int, default=1000, help="how many walk, in all")
     parser.add_argument("--shops", type=int, default=120, help="shops, each with a fence")
     parser.add_argument("--seed", type=int, default=1, help="of the city")
@@ -239,14 +243,15 @@ def _set_up(environment: Any, **_: Any) -> None:
         environment.runner.quit()
         return
     start_ms = int(time() * 1000) - BEHIND_MS
-    _running[:] = [Scenario(city, sender["key"], start_ms=start_ms)]
+    _running[:] = [Scenario(city, office, sender, start_ms=start_ms)]
     print(f"{len(city.fences)} fences, {len(city.offers)} offers, {len(city.residents)} residents.")
 
 
 @events.test_stop.add_listener  # type: ignore[untyped-decorator]
 def _tell(**_: Any) -> None:
-    """Print the report."""
+    """Print the report, and give the sender's key back."""
     for scenario in _running:
+        scenario.office.call("DELETE", f"/v1/keys/{scenario.sender['id']}")
         print("\n".join(scenario.tally.lines()))
 
 
@@ -281,7 +286,7 @@ class Phones(FastHttpUser):
         with self.client.post(
             "/v1/pings",
             json={"pings": pings} if batch else pings[0],
-            headers={"Authorization": f"Bearer {self.scenario.sender_key}"},
+            headers={"Authorization": f"Bearer {self.scenario.sender['key']}"},
             name="POST /v1/pings (batch)" if batch else "POST /v1/pings (one)",
             catch_response=True,
         ) as answer:

@@ -11,10 +11,14 @@ from typing import Any
 from xml.etree import ElementTree
 from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 from pyproj import Geod
 from shapely.geometry import LineString, MultiLineString, Point, Polygon, shape
 
+from engine.web.brands import BrandBody
+from engine.web.offers import OfferBody
+from geofences.geojson import parse_fence
 from loadtest.city import HOUR_MS, City, city_map_svg
 from loadtest.merchants import SET_BACK_M
 from loadtest.streets import to_lon_lat, to_plane
@@ -162,6 +166,16 @@ def test_offers_fit_their_brands_and_fences(city: City) -> None:
         assert ("fences" in offer) != ("tags" in offer)
         assert all(brand_of[fence] == offer["brand"] for fence in offer.get("fences", []))
         assert tags.issuperset(offer.get("tags", []))
+
+
+def test_bodies_are_what_the_service_takes(city: City) -> None:
+    """Brands, offers and fences pass the checks that they meet over HTTP."""
+    for brand in city.brands:
+        msgspec.convert(brand, BrandBody)
+    for offer in city.offers:
+        msgspec.convert(offer, OfferBody)
+    for feature in city.fences:
+        assert parse_fence(feature).id == feature["id"]
 
 
 def test_residents_choose_all_some_or_nothing(city: City) -> None:
