@@ -1,0 +1,61 @@
+"""Who is let in: the key, its role, its rate, and how many may wait at once."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from engine.config import Config
+from engine.store.port import KeyRow
+from engine.web.auth import Gate
+from engine.web.problem import Refused
+from engine.web.rate import RateLimiter
+
+
+class Admission:
+    """The door that all routes share."""
+
+    def __init__(
+        self, config: Config, keys: dict[str, KeyRow], clock_ms: Callable[[], int]
+    ) -> None:
+        self.waiting = 0
+        self._waiting_max = config.waiting_max
+        self._gate = Gate(keys)
+        self._clock_ms = clock_ms
+        self._limiter = RateLimiter(
+            per_second=config.requests_per_second_max, burst_s=config.rate_burst_s
+        )
+
+    def key_of(self, header: str | None) -> KeyRow:
+        """The key of a request; `unauthenticated` is refused."""
+        return self._gate.key_of(header)
+
+    def admit(self, key: KeyRow, roles: tuple[str, ...]) -> None:
+        """Let a key in, or refuse with `too_many_requests` or `wrong_role`."""
+        if self._limiter.on:
+            now_ms = self._clock_ms()
+            if not self._limiter.take(key.id, now_ms):
+                wait_s = self._limiter.wait_s(key.id, now_ms)
+                raise Refused("too_many_requests", headers={"Retry-After": str(wait_s)})
+        if key.role not in roles:
+            raise Refused("wrong_role", f"This call needs a key of the role {' or '.join(roles)}.")
+
+    def charge(self, key: KeyRow, cost: int) -> None:
+        """Count what a request cost beyond the one that let it in."""
+        if self._limiter.on and cost > 1:
+            self._limiter.charge(key.id, cost - 1, self._clock_ms())
+
+    def headers(self, key: KeyRow) -> dict[str, str]:
+        """What is left to the key; nothing where there is no limit."""
+        if not self._limiter.on:
+            return {}
+        return self._limiter.headers(key.id, self._clock_ms())
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places in which a request may wait for a commit; none left: `overloaded`."""
+        if self.waiting >= self._waiting_max:
+            raise Refused("overloaded")
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1

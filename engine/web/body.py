@@ -1,0 +1,102 @@
+"""From a request's bytes to a typed value, once, with every refusal told as problem+json."""
+
+import asyncio
+import re
+from typing import Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from aiohttp.web_exceptions import HTTPException
+
+from engine.config import Config
+from engine.web.problem import FieldError, Refused
+
+T = TypeVar("T")
+
+_NAMED: Final = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
+
+
+async def read_body(request: web.Request, config: Config) -> bytes:
+    """The whole body; nothing is awaited where it came along with the headers.
+
+    Raises:
+        Refused: `body_too_large` as soon as that is known, `slow_body`, or `unreadable_request`.
+    """
+    length = request.content_length
+    if length is not None and length > config.body_bytes_max:
+        raise _too_large(config)
+    content = request.content
+    try:
+        if content.is_eof():
+            body = content.read_nowait(-1)
+            if len(body) > config.body_bytes_max:
+                raise _too_large(config)
+            return body
+        return await _read_slowly(request, config)
+    except TimeoutError:
+        raise Refused(
+            "slow_body", f"The body must arrive within {config.body_seconds_max} s."
+        ) from None
+    except (web.RequestPayloadError, HTTPException, ValueError):
+        raise Refused("unreadable_request", "The body's encoding can't be read.") from None
+
+
+async def _read_slowly(request: web.Request, config: Config) -> bytes:
+    """A body that comes in parts: bounded in bytes and in time."""
+    body = bytearray()
+    async with asyncio.timeout(config.body_seconds_max):
+        async for part in request.content.iter_any():
+            body += part
+            if len(body) > config.body_bytes_max:
+                raise _too_large(config)
+    return bytes(body)
+
+
+def _too_large(config: Config) -> Refused:
+    return Refused("body_too_large", f"A body may have {config.body_bytes_max} bytes at most.")
+
+
+def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
+    """The body as the decoder's type.
+
+    Raises:
+        Refused: `malformed_json` (deep nesting too), `invalid_body` with the path, or
+            `not_supported` for a field that a later version will have.
+    """
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _refusal(decoder.type, error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise Refused("malformed_json") from None
+    except RecursionError:
+        raise Refused("malformed_json", "The body is nested too deeply.") from None
+
+
+def _refusal(wanted: Any, error: msgspec.ValidationError) -> Refused:
+    """An error of msgspec's as ours."""
+    wrong = field_error(error)
+    if wrong.code == "unknown_field" and wrong.path in getattr(wanted, "LATER", ()):
+        later = FieldError(wrong.path, "not_supported", "Leave it out: it is not there yet.")
+        return Refused(
+            "not_supported", f"`{wrong.path}` is not there yet; leave it out.", errors=(later,)
+        )
+    return Refused("invalid_body", errors=(wrong,))
+
+
+def field_error(error: msgspec.ValidationError) -> FieldError:
+    """What msgspec says, with the path apart and without the value that was sent."""
+    text, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if named := _NAMED.match(text):
+        missing = named[1] == "missing required"
+        path = f"{path}.{named[2]}" if path else named[2]
+        detail = "It is required." if missing else "There is no such field."
+        return FieldError(path, "missing_field" if missing else "unknown_field", detail)
+    if text.startswith("Invalid "):
+        kind = "datetime" if "datetime" in text else "value"
+        told = "RFC 3339 with an offset, such as 2026-05-01T09:00:00+03:00"
+        wanted = told if kind == "datetime" else "one of the words that the description lists"
+        return FieldError(path, f"invalid_{kind}", f"Must be {wanted}.")
+    code = "wrong_type" if ", got `" in text else "out_of_range"
+    return FieldError(path, code, text.rstrip(".") + ".")

@@ -1,0 +1,39 @@
+"""What every handler needs, built once by the composition root."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from engine.config import Config
+from engine.store.port import KeyRow, Store
+from engine.web.metrics import Metrics
+
+if TYPE_CHECKING:
+    from engine.delivery.answer import Answerer
+    from engine.pipeline import Engine
+    from engine.store.feed import Feed
+    from engine.store.journal import Journal
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """The service's parts as the web sees them."""
+
+    config: Config
+    store: Store
+    engine: "Engine"
+    journal: "Journal"
+    feed: "Feed"
+    answerer: "Answerer"
+    keys: dict[str, KeyRow]
+    """SHA-256 of a key, hex -> its row; the change feed keeps it live."""
+    clock_ms: Callable[[], int]
+    """Unix milliseconds."""
+    started_ms: int
+    metrics: Metrics
+
+
+CONTEXT: Final = web.AppKey("context", Context)
+"""Where the application keeps its Context."""

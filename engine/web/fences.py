@@ -1,0 +1,170 @@
+"""Fences: places in, places out, and the plain question of which of them cover a position."""
+
+import asyncio
+from itertools import chain
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import orjson
+from msgspec import Meta
+
+from engine.store.port import FenceRow, KeyRow
+from engine.web.auth import check_brand, may_see
+from engine.web.context import Context
+from engine.web.fields import Cursor, Id, Limit, Position
+from engine.web.live import etag, live
+from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
+from engine.web.problem import FieldError, Refused
+from engine.web.route import Answer
+from geofences.fence import BBox, Fence, FenceRejected
+from geofences.geojson import parse_fence, to_feature
+
+INLINE_BYTES_MAX: Final = 64 * 1024
+"""A Feature longer than this is parsed in a thread: it could hold the loop over 5 ms."""
+
+POSITIONS_MAX: Final = 10_000
+
+Box = Annotated[str, Meta(max_length=120, description="`west,south,east,north`, degrees.")]
+
+
+class Geometry(msgspec.Struct, frozen=True):
+    """A GeoJSON geometry: Polygon, MultiPolygon, or Point with `properties.radius_m`."""
+
+    type: Literal["Point", "Polygon", "MultiPolygon"]
+    coordinates: list[Any]
+
+
+class FenceProperties(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whose the place is, and what it is called."""
+
+    brand: Id
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    radius_m: float | None = None
+    """Of a Point: metres, more than 0."""
+
+
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """A fence as a GeoJSON Feature (RFC 7946)."""
+
+    type: Literal["Feature"]
+    id: Id | None = None
+    geometry: Geometry
+    properties: FenceProperties
+
+
+class Positions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Positions to ask about, `[lon, lat]`."""
+
+    positions: Annotated[tuple[Position, ...], Meta(max_length=POSITIONS_MAX)]
+
+
+class Covering(msgspec.Struct, frozen=True):
+    """For each position the ids of the fences that cover it, rising; boundaries count."""
+
+    fences: tuple[tuple[str, ...], ...]
+
+
+async def put_fence(ctx: Context, key: KeyRow, body: bytes, *, fence: Id) -> Answer[Feature]:
+    """Write a fence, new or not."""
+    if len(body) > INLINE_BYTES_MAX:
+        parsed, feature = await asyncio.to_thread(_parse, body, fence)
+    else:
+        parsed, feature = _parse(body, fence)
+    check_brand(key, parsed.brand)
+    old = ctx.engine.fences.get(fence)
+    if old is not None:
+        check_brand(key, old.brand)
+    if parsed.brand not in ctx.engine.book.brands:
+        wrong = FieldError("properties.brand", "unknown_brand", "Write the brand first.")
+        raise Refused("unknown_brand", errors=(wrong,))
+    (done,) = await ctx.store.put_fences([FenceRow(id=fence, brand=parsed.brand, feature=feature)])
+    await live(ctx, done.number)
+    headers = {"ETag": etag(done.version)}
+    return Answer(msgspec.Raw(feature), 201 if done.created else 200, headers)
+
+
+def _parse(body: bytes, fence_id: str) -> tuple[Fence, bytes]:
+    """The fence and its canonical Feature."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise Refused("malformed_json") from None
+    try:
+        parsed = parse_fence(document, fence_id=fence_id)
+    except FenceRejected as rejected:
+        errors = tuple(FieldError(p.path, p.code, p.detail) for p in rejected.problems)
+        raise Refused("invalid_fence", errors[0].detail, errors=errors) from None
+    return parsed, orjson.dumps(to_feature(parsed))
+
+
+async def _row(ctx: Context, key: KeyRow, fence: str) -> FenceRow:
+    """A fence that is there and the caller's business."""
+    rows = await ctx.store.read_fences([fence])
+    if not rows:
+        raise Refused("no_such_fence")
+    check_brand(key, rows[0].brand)
+    return rows[0]
+
+
+async def get_fence(ctx: Context, key: KeyRow, *, fence: Id) -> Answer[Feature]:
+    """Read one fence."""
+    row = await _row(ctx, key, fence)
+    return Answer(msgspec.Raw(row.feature), headers={"ETag": etag(row.version)})
+
+
+async def delete_fence(ctx: Context, key: KeyRow, *, fence: Id) -> Answer[None]:
+    """Delete a fence; whoever is inside leaves it without an event."""
+    await _row(ctx, key, fence)
+    number = await ctx.store.delete_fence(fence)
+    if number is None:
+        raise Refused("no_such_fence")
+    await live(ctx, number)
+    return Answer(None, 204)
+
+
+async def list_fences(
+    ctx: Context,
+    key: KeyRow,
+    *,
+    bbox: Box | None = None,
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: Cursor | None = None,
+) -> Answer[Page[Feature]]:
+    """List fences by id, those that may touch a box or all; a merchant sees its own."""
+    index = ctx.engine.fences
+    found = index if bbox is None else chain.from_iterable(map(index.within_box, _boxes(bbox)))
+    ids, following = page_ids({f.id for f in found if may_see(key, f.brand)}, limit, cursor)
+    rows = sorted(await ctx.store.read_fences(ids), key=lambda row: row.id)
+    page = Page(tuple(msgspec.Raw(row.feature) for row in rows), following)
+    return Answer(msgspec.Raw(msgspec.json.encode(page)))
+
+
+def _boxes(text: str) -> list[BBox]:
+    """The box that a query names; one with west > east crosses the antimeridian and becomes two."""
+    try:
+        west, south, east, north = (float(part) for part in text.split(","))
+    except ValueError:
+        raise _bad_box() from None
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+        raise _bad_box()
+    if west <= east:
+        return [BBox(west, south, east, north)]
+    return [BBox(west, south, 180.0, north), BBox(-180.0, south, east, north)]
+
+
+def _bad_box() -> Refused:
+    told = "Must be west,south,east,north in degrees, with south <= north."
+    return Refused("invalid_parameter", errors=(FieldError("bbox", "invalid_bbox", told),))
+
+
+async def covering(ctx: Context, key: KeyRow, body: Positions) -> Answer[Covering]:
+    """Which fences cover each position; no resident is involved."""
+    found: list[tuple[str, ...]] = []
+    step = ctx.config.slice_pings_max or 1
+    for start in range(0, len(body.positions), step):
+        for lon, lat in body.positions[start : start + step]:
+            hits = ctx.engine.fences.covering(lon, lat)
+            found.append(tuple(sorted(f.id for f in hits if may_see(key, f.brand))))
+        await asyncio.sleep(0)
+    return Answer(Covering(tuple(found)))

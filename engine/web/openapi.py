@@ -1,0 +1,205 @@
+"""The API's description, OpenAPI 3.1, made from the route table and its types."""
+
+import ast
+import inspect
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final, get_args
+
+import msgspec
+
+from engine.decision import EVENT_KINDS, STATUSES, WITHHELD, Decision, Event
+from engine.ping import REJECT_CODES
+from engine.web.auth import ROLES
+from engine.web.problem import CODES, CONTENT_TYPE, Problem
+from engine.web.route import HEADERS, Route, Signature, is_nothing
+
+_REF: Final = "#/components/schemas/{name}"
+_SUCCESS: Final = {200: "Done.", 201: "Made.", 204: "Done; no body.", 503: "Not ready."}
+_ABOUT: Final = (
+    "Passby tells residents of offers at the places that they pass, and only what they wanted to "
+    "be told. Units are in names: `_ms` Unix milliseconds or milliseconds, `_s` seconds, `_m` "
+    "metres, `_deg` degrees. Errors are `application/problem+json` (RFC 9457); branch on `code`."
+)
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """The whole description as JSON values."""
+    signatures = {route.name: route.signature() for route in routes}
+    types = [t for route in routes for t in _types(route, signatures[route.name])]
+    schemas, components = msgspec.json.schema_components([*types, Problem], ref_template=_REF)
+    told = iter(schemas)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in routes:
+        wanted = _types(route, signatures[route.name])
+        own = [next(told) for _ in wanted]
+        paths[route.path][route.method.lower()] = _operation(route, signatures[route.name], own)
+    _tell_closed_lists(components)
+    for struct in _structs([*types, Problem]):
+        if struct.__name__ in components:
+            _tell_fields(struct, components[struct.__name__])
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Passby", "version": _version(), "description": _ABOUT},
+        "security": [{"key": []}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
+        "paths": dict(paths),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _version() -> str:
+    try:
+        return version("passby")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _types(route: Route, signature: Signature) -> list[Any]:
+    """The types whose schemas an operation shows: parameters, the body, the answer."""
+    wanted = []
+    if signature.parameters is not None:
+        wanted += [one.type for one in msgspec.structs.fields(signature.parameters)]
+    if signature.body is not None:
+        wanted.append(route.body if signature.body is bytes else signature.body)
+    if not is_nothing(signature.result):
+        wanted.append(route.result or signature.result)
+    return wanted
+
+
+def _operation(route: Route, signature: Signature, schemas: list[dict[str, Any]]) -> dict[str, Any]:
+    """One route; `schemas` are those of its types, in their order."""
+    told = iter(schemas)
+    operation: dict[str, Any] = {
+        "operationId": route.handler.__name__,
+        "summary": route.summary,
+        "tags": [route.tag],
+    }
+    operation["description"] = (
+        f"For keys of the role {', '.join(f'`{role}`' for role in route.roles)}."
+        if route.roles
+        else "For anybody."
+    )
+    if not route.roles:
+        operation["security"] = []
+    if signature.parameters is not None:
+        fields = msgspec.structs.fields(signature.parameters)
+        operation["parameters"] = [_parameter(route, one, next(told)) for one in fields]
+    if signature.body is not None:
+        content = {"schema": next(told), **_example(route.example)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+    answer = None if is_nothing(signature.result) else next(told)
+    operation["responses"] = {
+        **{str(status): _success(route, status, answer) for status in route.statuses},
+        **_problems(route),
+    }
+    return operation
+
+
+def _parameter(route: Route, one: Any, schema: dict[str, Any]) -> dict[str, Any]:
+    place = route.place_of(one.name)
+    if not one.required and one.default is not None:
+        schema = {**schema, "default": one.default}
+    return {
+        "name": HEADERS.get(one.name, one.name),
+        "in": place,
+        "required": place == "path" or one.required,
+        "schema": schema,
+    }
+
+
+def _example(value: Any) -> dict[str, Any]:
+    return {} if value is None else {"example": value}
+
+
+def _success(route: Route, status: int, schema: dict[str, Any] | None) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": _SUCCESS[status]}
+    if schema is not None:
+        content = {"schema": schema, **_example(route.answer)}
+        response["content"] = {route.content_type: content}
+    return response
+
+
+def _problems(route: Route) -> dict[str, Any]:
+    """The errors of a route by status, each with the codes that it can have."""
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for code in route.all_codes():
+        by_status[CODES[code].status].append(code)
+    return {
+        str(status): {
+            "description": " ".join(f"`{code}`: {CODES[code].meaning}" for code in codes),
+            "content": {CONTENT_TYPE: {"schema": _problem_of(codes)}},
+        }
+        for status, codes in sorted(by_status.items())
+        if status not in route.statuses
+    }
+
+
+def _problem_of(codes: Iterable[str]) -> dict[str, Any]:
+    narrowed = {"properties": {"code": {"enum": list(codes)}}}
+    return {"allOf": [{"$ref": _REF.format(name=Problem.__name__)}, narrowed]}
+
+
+def _tell_closed_lists(components: dict[str, Any]) -> None:
+    """Put the closed lists of words where the types only say that they are text."""
+    decision = components[Decision.__name__]["properties"]
+    decision["status"] = {"enum": list(STATUSES), "description": _lines(STATUSES)}
+    decision["withheld"] = {"enum": [*WITHHELD, None], "description": _lines(WITHHELD)}
+    components[Event.__name__]["properties"]["kind"] = {"enum": list(EVENT_KINDS)}
+    shed = ("not_durable", "stale", "overloaded")
+    components["Reject"]["properties"]["code"] = {"enum": sorted({*REJECT_CODES, *shed})}
+    problem = components[Problem.__name__]["properties"]
+    problem["code"] = {
+        "enum": list(CODES),
+        "description": _lines({code: kind.meaning for code, kind in CODES.items()}),
+    }
+    for component in components.values():
+        if "role" in component.get("properties", {}):
+            component["properties"]["role"] = {"enum": list(ROLES), "description": _lines(ROLES)}
+
+
+def _lines(words: dict[str, str]) -> str:
+    return "\n".join(f"- `{word}`: {meaning}" for word, meaning in words.items())
+
+
+def _structs(types: Iterable[Any]) -> set[type[msgspec.Struct]]:
+    """Every record in the types, at any depth."""
+    found: set[type[msgspec.Struct]] = set()
+    waiting = list(types)
+    while waiting:
+        one = waiting.pop()
+        waiting += get_args(one)
+        origin = getattr(one, "__origin__", one)
+        if isinstance(origin, type) and issubclass(origin, msgspec.Struct) and origin not in found:
+            found.add(origin)
+            waiting += [f.type for f in msgspec.structs.fields(origin)]
+    return found
+
+
+def _tell_fields(struct: type[msgspec.Struct], component: dict[str, Any]) -> None:
+    """Give each field the sentence that stands below it in the code."""
+    for owner in struct.__mro__:
+        if owner is msgspec.Struct or not issubclass(owner, msgspec.Struct):
+            break
+        body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0]
+        if not isinstance(body, ast.ClassDef):
+            continue
+        for one, below in zip(body.body, body.body[1:], strict=False):
+            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name):
+                text = _sentence(below)
+                described = component.get("properties", {}).get(one.target.id)
+                if text and described is not None:
+                    described.setdefault("description", text)
+
+
+def _sentence(below: ast.stmt) -> str | None:
+    """The text of a bare string, or None."""
+    if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+        text = below.value.value
+        return " ".join(text.split()) if isinstance(text, str) else None
+    return None

@@ -1,0 +1,48 @@
+"""Lists in pages: `limit`, an opaque `cursor`, and ``{"items": [...], "next": cursor or null}``."""
+
+import heapq
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from typing import Final, Generic, TypeVar
+
+import msgspec
+
+from engine.web.problem import FieldError, Refused
+
+T = TypeVar("T")
+
+LIMIT_DEFAULT: Final = 100
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """A part of a list, in the order of ids."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+    """Pass it as `cursor` for the part that follows; null: this is the last."""
+
+
+def page_ids(ids: Iterable[str], limit: int, cursor: str | None) -> tuple[list[str], str | None]:
+    """The ids of one page and the cursor of the next.
+
+    Things may come and go between two calls: what is there all the time is listed exactly once.
+    Cost: O(n) in the number of ids.
+
+    Raises:
+        Refused: the cursor is not one of ours.
+    """
+    after = _read(cursor) if cursor else ""
+    page = heapq.nsmallest(limit + 1, (one for one in ids if one > after))
+    if len(page) <= limit:
+        return page, None
+    page.pop()
+    return page, urlsafe_b64encode(page[-1].encode()).decode().rstrip("=")
+
+
+def _read(cursor: str) -> str:
+    """The last id of the page before."""
+    try:
+        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+    except ValueError:
+        wrong = FieldError("cursor", "invalid_cursor", "Must be `next` of an earlier answer.")
+        raise Refused("invalid_parameter", errors=(wrong,)) from None

@@ -1,0 +1,81 @@
+"""POST /v1/pings: the hot route, as short as it can be."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from engine.decision import Decision, encode, encode_all
+from engine.ingest import native
+from engine.ping import Ping
+from engine.store.port import KeyRow
+from engine.web.context import Context
+from engine.web.fields import Lat, Lon
+from engine.web.problem import FieldError, Refused
+from engine.web.route import Answer
+
+
+class PingBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One position of one resident, WGS 84; unknown fields are ignored."""
+
+    resident: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    """Whose position; a resident key may leave it out."""
+    at_ms: int
+    """When the phone took the fix, Unix milliseconds: at most 60 s ahead, at most 7 days ago."""
+    lon: Lon
+    lat: Lat
+    accuracy_m: Annotated[float, Meta(ge=0)] | None = None
+    """Radius of the circle that holds the true position 68 times in 100; null: unknown."""
+    id: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    """The sender's own name for the fix; comes back in the decision."""
+    speed_mps: float | None = None
+    heading_deg: float | None = None
+    mock: bool = False
+    """The phone says that the position is made up."""
+
+
+class Pings(msgspec.Struct, frozen=True):
+    """Many pings, answered in their order; a bad one is `rejected` in its place."""
+
+    pings: Annotated[tuple[PingBody, ...], Meta(max_length=10_000)]
+
+
+class Decisions(msgspec.Struct, frozen=True):
+    """The answers to many pings, in the order sent."""
+
+    decisions: tuple[Decision, ...]
+
+
+async def post_pings(ctx: Context, key: KeyRow, body: bytes) -> Answer[Decision]:
+    """Send one ping or many and get a decision for each."""
+    try:
+        given = native.decode_request(
+            body,
+            received_ms=ctx.clock_ms(),
+            resident=key.resident if key.role == "resident" else None,
+            pings_max=ctx.config.pings_max,
+        )
+    except native.BodyRefused as refused:
+        raise Refused(
+            refused.code, refused.detail, errors=tuple(map(_field_error, refused.errors))
+        ) from None
+    one = isinstance(given, Ping)
+    decisions = await ctx.answerer.answer([given] if isinstance(given, Ping) else given)
+    ctx.metrics.count(decisions)
+    if decisions and all(decision.status == "shed" for decision in decisions):
+        raise _shed(decisions[0])
+    encoded = encode(decisions[0]) if one else encode_all(decisions)
+    return Answer(msgspec.Raw(encoded), cost=len(decisions))
+
+
+def _field_error(wrong: native.Problem) -> FieldError:
+    """A field of a ping that could not be read."""
+    return FieldError(wrong.path, wrong.code, wrong.detail)
+
+
+def _shed(decision: Decision) -> Refused:
+    """A request of which nothing could be decided is refused as a whole."""
+    reject = decision.reject
+    if isinstance(reject, msgspec.UnsetType):
+        return Refused("overloaded")
+    return Refused(reject.code, reject.detail)

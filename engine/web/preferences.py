@@ -1,0 +1,216 @@
+"""A resident's say over HTTP: what holds, opting in and out of offers, and stop."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from engine.consent import sync
+from engine.consent.lanes import name_of
+from engine.consent.record import Notice, Record, Scope, record_id
+from engine.store.port import KeyRow, ResidentRow, VersionMoved
+from engine.web.auth import resident_of
+from engine.web.context import Context
+from engine.web.fields import Id, IfMatch, Name, ResidentId
+from engine.web.live import etag, live
+from engine.web.problem import FieldError, Refused
+from engine.web.residents import resident_row
+from engine.web.route import Answer
+
+TRIES_MAX: Final = 50
+"""How often a change is resolved anew because another one came first."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A grant or a deny that holds now."""
+
+    receipt: str
+    effect: str
+    scope: Scope
+    lanes: tuple[str, ...]
+    """Purpose, action and data, such as `offers:use:precise_location`."""
+    since_ms: int
+    expires_ms: int | None
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """What holds of all that a resident said; what is not there is off."""
+
+    version: int
+    standing: tuple[Held, ...]
+
+
+class MarketingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Offers on or off, for all brands or for some."""
+
+    opted_in: bool
+    brands: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=1_000)] | None = None
+    notice: Notice | None = None
+    """The text that the resident was shown."""
+    device: Name | None = None
+    client_ms: int | None = None
+    """When the device says that it was said."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """One record as the resident may keep it; `hash` is its SHA-256, `id` the beginning of it."""
+
+    id: str
+    hash: str
+    record: Record
+
+
+class Acknowledged(msgspec.Struct, frozen=True):
+    """What became of a change: durable, and in force by the time this is sent."""
+
+    version: int
+    changes: tuple[sync.Requested, ...]
+    receipts: tuple[Receipt, ...]
+    acknowledged_ms: int
+    refused: tuple[sync.Requested, ...] = ()
+    """Widenings that rested on an older version."""
+
+
+async def get_preferences(
+    ctx: Context, key: KeyRow, *, resident: ResidentId
+) -> Answer[Preferences]:
+    """Read what holds now, with the ETag that a widening needs."""
+    row = await resident_row(ctx, key, resident)
+    held = sync.standing(row.records, ctx.clock_ms())
+    standing = tuple(
+        Held(
+            receipt=record_id(one.record),
+            effect=one.record.effect,
+            scope=one.record.scope,
+            lanes=tuple(_names(one.lanes)),
+            since_ms=one.record.server_ms,
+            expires_ms=one.record.expires_ms,
+        )
+        for one in held
+    )
+    return Answer(Preferences(row.version, standing), headers={"ETag": etag(row.version)})
+
+
+def _names(lanes: int) -> list[str]:
+    """The names of a set's lanes, lowest first."""
+    names = []
+    while lanes:
+        names.append(name_of(lanes))
+        lanes &= lanes - 1
+    return names
+
+
+async def put_marketing(
+    ctx: Context,
+    key: KeyRow,
+    body: MarketingBody,
+    *,
+    resident: ResidentId,
+    if_match: IfMatch | None = None,
+) -> Answer[Acknowledged]:
+    """Turn offers on or off; on needs If-Match, off never does."""
+    if body.opted_in:
+        known = ctx.engine.book.brands
+        errors = tuple(
+            FieldError(f"brands[{place}]", "unknown_brand", "There is no such brand.")
+            for place, brand in enumerate(body.brands or ())
+            if brand not in known
+        )
+        if errors:
+            raise Refused("unknown_brand", errors=errors)
+    said = sync.Said(
+        actor=_actor(key),
+        now_ms=0,
+        # What turns off is accepted whatever the header says, so a bad one must not stop it.
+        if_match=_version(if_match) if body.opted_in else None,
+        device=body.device,
+        notice=body.notice,
+        client_ms=body.client_ms,
+    )
+    return await _say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said)
+
+
+async def post_stop(ctx: Context, key: KeyRow, *, resident: ResidentId) -> Answer[Acknowledged]:
+    """Turn everything off, in one call."""
+    return await _say(ctx, key, resident, sync.stop(), sync.Said(actor=_actor(key), now_ms=0))
+
+
+def _actor(key: KeyRow) -> str:
+    """Who speaks: the resident themselves, or somebody for them."""
+    return "self" if key.role == "resident" else "agent"
+
+
+def _version(if_match: str | None) -> int | None:
+    """The version that an If-Match header names."""
+    if if_match is None:
+        return None
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if text.isascii() and text.isdigit():
+        return int(text)
+    told = 'Must be one ETag such as "3"; * is not enough, because it names no version.'
+    raise Refused("invalid_parameter", errors=(FieldError("If-Match", "invalid_etag", told),))
+
+
+async def _say(
+    ctx: Context,
+    key: KeyRow,
+    resident: str,
+    requested: Sequence[sync.Requested],
+    said: sync.Said,
+) -> Answer[Acknowledged]:
+    """Write what a resident says, again if somebody wrote in between, until it is in force."""
+    whom = resident_of(key, resident)
+    for _ in range(TRIES_MAX):
+        row = await resident_row(ctx, key, whom)
+        resolved = _resolve(row, requested, msgspec.structs.replace(said, now_ms=ctx.clock_ms()))
+        try:
+            number = await ctx.store.append_records(
+                whom, resolved.records, version_before=row.version
+            )
+        except VersionMoved:
+            continue
+        if number is None:
+            raise Refused("unknown_resident")
+        await live(ctx, number)
+        return _acknowledged(ctx, resolved)
+    raise Refused("overloaded", "Too many changes of this resident at once; send it again.")
+
+
+def _resolve(
+    row: ResidentRow, requested: Sequence[sync.Requested], said: sync.Said
+) -> sync.Resolved:
+    """The rule of narrowing and widening, its refusals as ours."""
+    try:
+        return sync.resolve(row, requested, said)
+    except sync.PreconditionRequired:
+        raise Refused("precondition_required", headers={"ETag": etag(row.version)}) from None
+    except sync.PreconditionFailed as failed:
+        raise Refused(
+            "stale_version",
+            headers={"ETag": etag(failed.current)},
+            version=failed.current,
+            difference=tuple(msgspec.Raw(msgspec.json.encode(r)) for r in failed.difference),
+        ) from None
+
+
+def _acknowledged(ctx: Context, resolved: sync.Resolved) -> Answer[Acknowledged]:
+    """The answer, with the ETag for the next change."""
+    version = resolved.records[-1].version
+    done = Acknowledged(
+        version=version,
+        changes=tuple(
+            msgspec.convert(r, sync.Requested, from_attributes=True) for r in resolved.records
+        ),
+        receipts=tuple(_receipt(record) for record in resolved.records),
+        acknowledged_ms=ctx.clock_ms(),
+        refused=resolved.refused,
+    )
+    return Answer(done, headers={"ETag": etag(version)})
+
+
+def _receipt(record: Record) -> Receipt:
+    """A record with its seal."""
+    sealed = msgspec.json.encode(record, order="sorted")
+    return Receipt(record_id(record), hashlib.sha256(sealed).hexdigest(), record)

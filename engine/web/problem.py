@@ -1,0 +1,164 @@
+"""Errors that a client can see: one table of codes, and RFC 9457 problem+json made from it.
+
+A code is stable: clients branch on it, so it may be added to and never renamed. No detail ever
+holds a position or a resident's id.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+
+CONTENT_TYPE: Final = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """What a code stands for."""
+
+    status: int
+    title: str
+    meaning: str
+    """What went wrong and what would be right; the detail where a place has nothing to add."""
+
+
+CODES: Final[dict[str, Kind]] = {
+    "malformed_json": Kind(400, "Malformed JSON", "The body must be JSON text (RFC 8259)."),
+    "unreadable_request": Kind(400, "Unreadable request", "The request must be valid HTTP/1.1."),
+    "unauthenticated": Kind(
+        401, "No valid key", "Send `Authorization: Bearer <key>` with a key that is in force."
+    ),
+    "wrong_role": Kind(403, "Wrong role", "A key of another role is needed for this call."),
+    "foreign_brand": Kind(403, "Another's brand", "This merchant key is not for that brand."),
+    "foreign_resident": Kind(
+        403, "Another's resident", "A resident key may act for its own resident only; use `me`."
+    ),
+    "not_found": Kind(404, "No such address", "See /openapi.json for the addresses there are."),
+    "no_such_brand": Kind(404, "No such brand", "There is no brand of that id."),
+    "no_such_fence": Kind(404, "No such fence", "There is no fence of that id."),
+    "no_such_offer": Kind(404, "No such offer", "There is no offer of that id."),
+    "unknown_resident": Kind(404, "No such resident", "There is no resident of that id."),
+    "unknown_key": Kind(404, "No such key", "There is no key of that id."),
+    "unknown_code": Kind(404, "No such code", "No offer of your brands has that code."),
+    "unknown_redemption": Kind(404, "No such redemption", "No redemption of that id stands."),
+    "unknown_decision": Kind(
+        404, "No such decision", "No claim or decision of that id is known to this key."
+    ),
+    "method_not_allowed": Kind(405, "Wrong method", "The `Allow` header names the methods."),
+    "slow_body": Kind(408, "Body too slow", "The body must arrive in time; send it again."),
+    "resident_exists": Kind(409, "Resident exists", "Choose another id, or leave it out."),
+    "already_redeemed": Kind(409, "Already redeemed", "A code can be used once."),
+    "expired": Kind(409, "Code expired", "The time in which the code could be used is over."),
+    "recalled": Kind(409, "Offer recalled", "The offer was taken back from the resident."),
+    "withdrawn": Kind(
+        409, "Consent withdrawn", "The resident no longer allows this brand to use the offer."
+    ),
+    "last_operator_key": Kind(
+        409, "Last operator key", "Make another operator key before you delete this one."
+    ),
+    "stale_version": Kind(
+        412, "Settings changed", "Show the resident the latest settings and ask again."
+    ),
+    "body_too_large": Kind(413, "Body too large", "Send less in one request."),
+    "invalid_body": Kind(422, "Invalid body", "The body does not have the shape described."),
+    "invalid_parameter": Kind(
+        422, "Invalid parameter", "A parameter of the path, query or headers is not as described."
+    ),
+    "invalid_ping": Kind(422, "Invalid ping", "A field of the ping is missing or of a wrong type."),
+    "too_many_pings": Kind(422, "Too many pings", "Send at most 10,000 pings in one request."),
+    "invalid_fence": Kind(422, "Invalid fence", "The Feature can't be used as a fence."),
+    "invalid_offer": Kind(422, "Invalid offer", "The offer contradicts itself."),
+    "unknown_brand": Kind(422, "Unknown brand", "Write the brand first: PUT /v1/brands/{brand}."),
+    "unknown_fence": Kind(422, "Unknown fence", "Write the fence first: PUT /v1/fences/{fence}."),
+    "foreign_fence": Kind(
+        422, "Another brand's fence", "An offer may use fences of its own brand only."
+    ),
+    "not_supported": Kind(422, "Not there yet", "This version does not know that feature yet."),
+    "precondition_required": Kind(
+        428,
+        "If-Match needed",
+        "Turning something on needs `If-Match` with the ETag of the latest preferences.",
+    ),
+    "too_many_requests": Kind(429, "Too many requests", "Wait as `Retry-After` says."),
+    "internal": Kind(500, "Internal error", "The fault is ours; try again later."),
+    "store_unavailable": Kind(
+        503, "Store unavailable", "Nothing may be assumed of the write; ask, or send it again."
+    ),
+    "not_live": Kind(
+        503, "Not live yet", "It is written, and this server has not followed yet; ask again."
+    ),
+    "overloaded": Kind(503, "Overloaded", "Too much is waiting; send it again in a moment."),
+    "not_durable": Kind(
+        503, "Not durable", "The decision could not be made durable; send the ping again."
+    ),
+    "stale": Kind(
+        503, "Preferences not up to date", "This server can't be sure that it knows them all."
+    ),
+}
+"""Code -> status, title and meaning, in the order of statuses. There is no other code."""
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One thing that was wrong in a body: where, which, and what would be right."""
+
+    path: str
+    code: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as RFC 9457 problem details; branch on `code`."""
+
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+    version: int | None = None
+    """Of a resident's preferences as they are now, where the request rested on older ones."""
+    difference: tuple[msgspec.Raw, ...] = ()
+    """What was said since the version that the request rested on, oldest first."""
+
+
+class Refused(Exception):
+    """A request is refused with one of the codes."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str | None = None,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        headers: Mapping[str, str] | None = None,
+        version: int | None = None,
+        difference: tuple[msgspec.Raw, ...] = (),
+    ) -> None:
+        super().__init__(code)
+        kind = CODES[code]
+        self.headers = dict(headers or {})
+        self.problem = Problem(
+            title=kind.title,
+            status=kind.status,
+            code=code,
+            detail=detail or kind.meaning,
+            errors=errors,
+            version=version,
+            difference=difference,
+        )
+        if kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            self.headers.setdefault("Retry-After", "1")
+        if kind.status == HTTPStatus.UNAUTHORIZED:
+            self.headers.setdefault("WWW-Authenticate", "Bearer")
+
+
+def response_to(refused: Refused) -> web.Response:
+    """The problem+json response; one that leaves a body unread also closes the connection."""
+    response = web.Response(
+        body=msgspec.json.encode(refused.problem),
+        status=refused.problem.status,
+        headers={"Content-Type": CONTENT_TYPE, **refused.headers},
+    )
+    if refused.problem.code in ("body_too_large", "slow_body", "unreadable_request"):
+        response.force_close()
+    return response

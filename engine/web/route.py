@@ -1,0 +1,122 @@
+"""What a route is: a typed function, the address where it stands, and who may call it.
+
+A handler is an async function whose parameters say what it needs: `ctx` the service, `key` the
+caller, `body` the request's body (a type to decode it into, or `bytes`); every other parameter is
+one of the path, of the query, or the header If-Match. It returns an Answer of its return type.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+
+import msgspec
+
+T = TypeVar("T")
+
+JSON: Final = "application/json"
+HEADERS: Final = {"if_match": "If-Match"}
+"""Parameters that come in headers."""
+
+
+@dataclass(slots=True)
+class Answer(Generic[T]):
+    """What a handler returns; `Raw` where the bytes are there already."""
+
+    value: T | msgspec.Raw
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+    cost: int = 1
+    """What the call counts for the rate of its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a handler's annotations say."""
+
+    key: bool
+    body: Any
+    """The type to decode a body into, `bytes`, or None: no body is read."""
+    parameters: type[msgspec.Struct] | None
+    """The parameters of the path, the query and the headers, as one record."""
+    result: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One row of the route table."""
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[Answer[Any]]]
+    tag: str
+    roles: tuple[str, ...] = ()
+    """Who may call; empty: anybody, without a key."""
+    statuses: tuple[int, ...] = (200,)
+    """Of success."""
+    codes: tuple[str, ...] = ()
+    """Of errors, besides those that its shape brings with it."""
+    content_type: str = JSON
+    body: Any = None
+    """What the description shows where the handler decodes the bytes by itself."""
+    result: Any = None
+    """Likewise for an answer that the handler encodes by itself."""
+    example: Any = None
+    """A body, for the description."""
+    answer: Any = None
+    """What that body is answered, for the description."""
+    waits: bool = False
+    """Whether calls wait for commits, so that only so many are let in at once."""
+
+    def signature(self) -> Signature:
+        """Read the handler's annotations."""
+        hints = get_type_hints(self.handler, include_extras=True)
+        answer = hints.pop("return")
+        hints.pop("ctx")
+        key = hints.pop("key", None) is not None
+        body = hints.pop("body", None)
+        return Signature(key, body, self._parameters(hints), get_args(answer)[0])
+
+    def _parameters(self, hints: dict[str, Any]) -> type[msgspec.Struct] | None:
+        """One record of all parameters, with the defaults of the function."""
+        if not hints:
+            return None
+        given = getattr(self.handler, "__kwdefaults__", None) or {}
+        fields = [(n, t, given[n]) if n in given else (n, t) for n, t in hints.items()]
+        return msgspec.defstruct(f"{self.handler.__name__}_parameters", fields, kw_only=True)
+
+    @property
+    def name(self) -> str:
+        """The route as logs and metrics have it."""
+        return f"{self.method} {self.path}"
+
+    @property
+    def summary(self) -> str:
+        """First line of the handler's docstring."""
+        return (self.handler.__doc__ or "").strip().split("\n")[0]
+
+    def place_of(self, parameter: str) -> str:
+        """`path`, `query` or `header`."""
+        if parameter in HEADERS:
+            return "header"
+        return "path" if f"{{{parameter}}}" in self.path else "query"
+
+    def all_codes(self) -> tuple[str, ...]:
+        """Every code that a call can be refused with."""
+        signature, codes = self.signature(), ["internal", *self.codes]
+        if self.roles:
+            codes += ["unauthenticated", "wrong_role", "too_many_requests"]
+        if signature.body is not None:
+            codes += ["malformed_json", "unreadable_request", "slow_body", "body_too_large"]
+            codes += [] if signature.body is bytes else ["invalid_body"]
+        if signature.parameters is not None:
+            codes.append("invalid_parameter")
+        if self.waits:
+            codes.append("overloaded")
+        return tuple(dict.fromkeys(codes))
+
+
+def is_nothing(result: Any) -> bool:
+    """Whether a handler's answer has no body."""
+    return result in (None, NoneType)

@@ -1,0 +1,290 @@
+"""The one table of routes: what there is to call, who may, and what it can answer.
+
+The router, the decoding, the status codes, the API's description and its reference page are all
+made from it.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+
+from engine.decision import Decision
+from engine.web import (
+    brands,
+    decisions,
+    fences,
+    keys,
+    offers,
+    operations,
+    pings,
+    preferences,
+    redemptions,
+    residents,
+)
+from engine.web.context import Context
+from engine.web.examples import EXAMPLES
+from engine.web.openapi import document
+from engine.web.route import Answer, Route
+
+OPERATOR: Final = ("operator",)
+MERCHANTS: Final = ("operator", "merchant")
+SENDERS: Final = ("operator", "sender")
+RESIDENTS: Final = ("operator", "resident")
+ANY_RESIDENT: Final = ("operator", "sender", "resident")
+LIVE: Final = ("store_unavailable", "not_live")
+"""What any write that must be live can fail with."""
+
+
+async def openapi(ctx: Context) -> Answer[dict[str, Any]]:
+    """Describe all of this in OpenAPI 3.1."""
+    del ctx
+    return Answer(msgspec.Raw(_described()))
+
+
+@cache
+def _described() -> bytes:
+    return msgspec.json.encode(document(ROUTES))
+
+
+def _route(method: str, path: str, handler: Any, tag: str, **more: Any) -> Route:
+    """A route with its examples."""
+    body, answer = EXAMPLES.get(f"{method} {path}", (None, None))
+    return Route(
+        method=method, path=path, handler=handler, tag=tag, example=body, answer=answer, **more
+    )
+
+
+ROUTES: Final[tuple[Route, ...]] = (
+    _route(
+        "POST",
+        "/v1/pings",
+        pings.post_pings,
+        "pings",
+        roles=("operator", "sender", "resident"),
+        body=pings.PingBody | pings.Pings,
+        result=Decision | pings.Decisions,
+        codes=(
+            "invalid_ping",
+            "too_many_pings",
+            "foreign_resident",
+            "not_durable",
+            "stale",
+            "store_unavailable",
+        ),
+        waits=True,
+    ),
+    _route(
+        "GET",
+        "/v1/decisions/{decision}/why",
+        decisions.why,
+        "pings",
+        roles=("operator", "merchant", "resident"),
+        codes=("unknown_decision", "store_unavailable"),
+    ),
+    _route("GET", "/v1/brands", brands.list_brands, "brands", roles=MERCHANTS),
+    _route(
+        "PUT",
+        "/v1/brands/{brand}",
+        brands.put_brand,
+        "brands",
+        roles=MERCHANTS,
+        statuses=(200, 201),
+        codes=("foreign_brand", *LIVE),
+    ),
+    _route(
+        "GET",
+        "/v1/brands/{brand}",
+        brands.get_brand,
+        "brands",
+        roles=MERCHANTS,
+        codes=("foreign_brand", "no_such_brand", "store_unavailable"),
+    ),
+    _route(
+        "GET",
+        "/v1/fences",
+        fences.list_fences,
+        "fences",
+        roles=MERCHANTS,
+        codes=("store_unavailable",),
+    ),
+    _route("POST", "/v1/fences/covering", fences.covering, "fences", roles=MERCHANTS),
+    _route(
+        "PUT",
+        "/v1/fences/{fence}",
+        fences.put_fence,
+        "fences",
+        roles=MERCHANTS,
+        statuses=(200, 201),
+        codes=("foreign_brand", "invalid_fence", "unknown_brand", *LIVE),
+        body=fences.Feature,
+    ),
+    _route(
+        "GET",
+        "/v1/fences/{fence}",
+        fences.get_fence,
+        "fences",
+        roles=MERCHANTS,
+        codes=("foreign_brand", "no_such_fence", "store_unavailable"),
+    ),
+    _route(
+        "DELETE",
+        "/v1/fences/{fence}",
+        fences.delete_fence,
+        "fences",
+        roles=MERCHANTS,
+        statuses=(204,),
+        codes=("foreign_brand", "no_such_fence", *LIVE),
+    ),
+    _route("GET", "/v1/offers", offers.list_offers, "offers", roles=MERCHANTS),
+    _route(
+        "PUT",
+        "/v1/offers/{offer}",
+        offers.put_offer,
+        "offers",
+        roles=MERCHANTS,
+        statuses=(200, 201),
+        codes=(
+            "foreign_brand",
+            "unknown_brand",
+            "invalid_offer",
+            "not_supported",
+            "unknown_fence",
+            "foreign_fence",
+            *LIVE,
+        ),
+    ),
+    _route(
+        "GET",
+        "/v1/offers/{offer}",
+        offers.get_offer,
+        "offers",
+        roles=MERCHANTS,
+        codes=("foreign_brand", "no_such_offer", "store_unavailable"),
+    ),
+    _route(
+        "DELETE",
+        "/v1/offers/{offer}",
+        offers.delete_offer,
+        "offers",
+        roles=MERCHANTS,
+        statuses=(204,),
+        codes=("foreign_brand", "no_such_offer", *LIVE),
+    ),
+    _route(
+        "POST",
+        "/v1/redemptions",
+        redemptions.redeem,
+        "redemptions",
+        roles=MERCHANTS,
+        statuses=(201,),
+        codes=(
+            "unknown_code",
+            "already_redeemed",
+            "expired",
+            "recalled",
+            "withdrawn",
+            "stale",
+            "store_unavailable",
+        ),
+    ),
+    _route(
+        "DELETE",
+        "/v1/redemptions/{redemption}",
+        redemptions.roll_back,
+        "redemptions",
+        roles=MERCHANTS,
+        statuses=(204,),
+        codes=("unknown_redemption", "store_unavailable"),
+    ),
+    _route(
+        "POST",
+        "/v1/residents",
+        residents.create_resident,
+        "residents",
+        roles=SENDERS,
+        statuses=(201,),
+        codes=("resident_exists", *LIVE),
+    ),
+    _route(
+        "GET",
+        "/v1/residents/{resident}",
+        residents.get_resident,
+        "residents",
+        roles=ANY_RESIDENT,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    _route(
+        "PATCH",
+        "/v1/residents/{resident}",
+        residents.patch_resident,
+        "residents",
+        roles=ANY_RESIDENT,
+        codes=("foreign_resident", "unknown_resident", *LIVE),
+    ),
+    _route(
+        "GET",
+        "/v1/residents/{resident}/preferences",
+        preferences.get_preferences,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    _route(
+        "PUT",
+        "/v1/residents/{resident}/preferences/marketing",
+        preferences.put_marketing,
+        "preferences",
+        roles=RESIDENTS,
+        codes=(
+            "foreign_resident",
+            "unknown_resident",
+            "unknown_brand",
+            "precondition_required",
+            "stale_version",
+            "overloaded",
+            *LIVE,
+        ),
+    ),
+    _route(
+        "POST",
+        "/v1/residents/{resident}/preferences/stop",
+        preferences.post_stop,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "overloaded", *LIVE),
+    ),
+    _route("GET", "/v1/keys", keys.list_keys, "keys", roles=OPERATOR),
+    _route(
+        "POST",
+        "/v1/keys",
+        keys.create_key,
+        "keys",
+        roles=OPERATOR,
+        statuses=(201,),
+        codes=("unknown_brand", "unknown_resident", *LIVE),
+    ),
+    _route("GET", "/v1/keys/{id}", keys.get_key, "keys", roles=OPERATOR, codes=("unknown_key",)),
+    _route(
+        "DELETE",
+        "/v1/keys/{id}",
+        keys.delete_key,
+        "keys",
+        roles=OPERATOR,
+        statuses=(204,),
+        codes=("unknown_key", "last_operator_key", *LIVE),
+    ),
+    _route("GET", "/v1/counts", operations.counts, "operations"),
+    _route("GET", "/healthz", operations.healthz, "operations"),
+    _route("GET", "/readyz", operations.readyz, "operations", statuses=(200, 503)),
+    _route(
+        "GET",
+        "/metrics",
+        operations.metrics,
+        "operations",
+        content_type="text/plain",
+    ),
+    _route("GET", "/openapi.json", openapi, "operations"),
+    _route("GET", "/", operations.page, "operations", content_type="text/html"),
+)
+"""Every route. A literal path stands before one with a parameter that would match it too."""
