@@ -314,7 +314,54 @@ def test_the_lock_covers_what_pyproject_asks_for() -> None:
     assert len(pins) == len(re.findall(r"^[\w.-]+==", lock, re.M))
 
 
+def broken_links(name: str, text: str) -> list[str]:
+    """A page of ours links to files that are there."""
+    folder = (ROOT / name).parent
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    return [
+        f"{name} links to {link}"
+        for link in links
+        if not re.match(r"[a-z]+:", link) and not (folder / link).exists()
+    ]
+
+
+def unlike_a_decision(name: str, text: str) -> list[str]:
+    """A decision is short, and says the same five things in the same order."""
+    fields = re.findall(r"^\*\*([A-Z][a-z ]+)\.\*\*", text, re.M)
+    wrong = [] if text.startswith(f"# {Path(name).name[:4]}: ") else [f"{name}: another number"]
+    if fields != ["Problem", "Decision", "Measured", "Alternatives", "Revisit when"]:
+        wrong.append(f"{name} has the fields {fields}")
+    return wrong + ([f"{name} is too long"] if text.count("\n") > 40 else [])
+
+
+def test_pages_link_to_what_is_there() -> None:
+    """No page leads nowhere."""
+    pages = [path for path in FILES if path.suffix == ".md"]
+    wrong = [
+        sentence
+        for path in pages
+        for sentence in broken_links(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8"))
+    ]
+
+    assert wrong == []
+
+
+def test_decisions_have_their_form_and_are_listed() -> None:
+    """Each is in the list, numbered without a gap."""
+    folder = ROOT / "docs" / "decisions"
+    decisions = sorted(folder.glob("[0-9]*.md"))
+    listed = (folder / "README.md").read_text()
+
+    assert [path.name[:4] for path in decisions] == [f"{n + 1:04}" for n in range(len(decisions))]
+    for path in decisions:
+        assert f"({path.name})" in listed
+        assert unlike_a_decision(path.name, path.read_text()) == []
+
+
 BAD: Final = [
+    (broken_links, "docs/index.md", "[here](nowhere.md)"),
+    (unlike_a_decision, "0001-a.md", "# 0002: A\n\n**Problem.** None.\n"),
+    (unlike_a_decision, "0001-a.md", "# 0001: A\n" + "\n" * 40),
     (impure_imports, "engine.consent.rule", "def f():\n    import time\n"),
     (impure_imports, "engine.something_new", "import socket\n"),
     (impure_imports, "geofences.index", "from random import Random\n"),
@@ -373,4 +420,9 @@ def test_no_rule_cries_wolf(rule: Rule, module: str, text: str) -> None:
 
 def test_every_rule_is_proven() -> None:
     """A rule that is added without a bad example is itself bad."""
-    assert {rule for rule, _, _ in BAD} == {*PYTHON_RULES, addresses}
+    assert {rule for rule, _, _ in BAD} == {
+        *PYTHON_RULES,
+        addresses,
+        broken_links,
+        unlike_a_decision,
+    }
