@@ -35,7 +35,10 @@ VALUES: Final = (
 WAY: Final = ("engine.pipeline", "engine.presence")
 """The whole way of a ping: it puts the pure rooms together, and only the rim knows it."""
 
-DOORS: Final = ("engine.web", "engine.app", "engine.replay", "engine.demo", "engine.cli")
+COMMANDS: Final = ("engine.replay", "engine.importing", "engine.demo")
+"""What a subcommand does, where that is more than calling one of the others."""
+
+DOORS: Final = ("engine.web", "engine.app", *COMMANDS, "engine.cli")
 """Where the outside comes in. Nothing behind them knows them; of these, each may know the ones
 before it: app puts web together, cli starts the others."""
 
