@@ -6,7 +6,7 @@ waits until its own process has followed the feed up to that number: there is on
 fences, offers and preferences come into memory.
 """
 
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -16,6 +16,21 @@ from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 
 Kind = Literal["brand", "fence", "offer", "resident", "key"]
+
+DAY_MS: Final = 86_400_000
+
+RECENT_CLAIMS_MS: Final = 8 * DAY_MS
+"""How long a claim is read back whole; older ones only count."""
+
+
+def recent_since_ms(now_ms: int) -> int:
+    """The instant since which claims are read back whole."""
+    return now_ms - RECENT_CLAIMS_MS
+
+
+def first_open_day(now_ms: int) -> int:
+    """The oldest day, since 1970-01-01, that is not over everywhere: UTC-12 is last to end one."""
+    return (now_ms - DAY_MS // 2) // DAY_MS
 
 
 class StoreUnavailable(Exception):
@@ -32,6 +47,17 @@ class VersionMoved(Exception):
 
 class AlreadyThere(Exception):
     """Something of that id exists."""
+
+
+class FeedLost(Exception):
+    """The feed can't be followed from a number on: begin again with a snapshot.
+
+    Its lines after that number were pruned, or the database is an older one than was read before.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"the feed does not continue from number {number}")
+        self.number = number
 
 
 class FenceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     residents: tuple[ResidentRow, ...]
     keys: tuple[KeyRow, ...]
     states: tuple[ResidentState, ...]
-    """Only residents who have presence or claims."""
+    """Only residents who have presence, or had claims."""
     counts: tuple[OfferCount, ...]
     """Totals, and those days that are not over everywhere."""
 
@@ -146,7 +172,10 @@ class Redemption(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RedemptionRefused(Exception):
-    """A code can't be redeemed: `already_redeemed`, `recalled` or `expired`."""
+    """A code can't be redeemed: `recalled`, `already_redeemed`, `expired`, whichever comes first.
+
+    `unknown_claim` where the caller made the claim's id up.
+    """
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -172,31 +201,45 @@ class Store(Protocol):
         """Everything, read in one consistent transaction."""
 
     async def changes_after(self, number: int, *, limit: int = 10_000) -> list[Change]:
-        """The feed's next lines in the order of their numbers; none: the end is reached."""
+        """The feed's next lines in the order of their numbers; none: the end is reached.
+
+        Raises:
+            FeedLost: the line after `number`, or that of `number` itself, is not kept.
+        """
 
     async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when the feed may have grown, or after the timeout; may return early."""
+        """Return when the feed may have grown, or after the timeout; may return early.
+
+        A growth between two calls ends the second at once. For one caller at a time.
+        """
 
     async def read_brands(self, ids: list[str]) -> list[BrandRow]:
-        """Those of the brands that exist."""
+        """Those of the brands that exist, by id."""
 
     async def read_fences(self, ids: list[str]) -> list[FenceRow]:
-        """Those of the fences that exist."""
+        """Those of the fences that exist, by id."""
 
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
-        """Those of the offers that exist."""
+        """Those of the offers that exist, by id."""
 
     async def read_residents(self, ids: list[str]) -> list[ResidentRow]:
-        """Those of the residents that exist, with their records."""
+        """Those of the residents that exist, with their records, by id."""
 
     async def read_keys(self, ids: list[str]) -> list[KeyRow]:
-        """Those of the keys that exist."""
+        """Those of the keys that exist, by id."""
 
     async def read_states(self, ids: list[str], *, now_ms: int) -> list[ResidentState]:
-        """Presence and claims of every resident named, empty where nothing is known."""
+        """Presence and claims of every resident named, in that order; empty where unknown.
+
+        After a commit whose answer was lost, this and `read_counts` wait until that commit has
+        ended either way, so that what is read cannot be overtaken by it.
+        """
 
     async def read_counts(self, offers: list[str], *, now_ms: int) -> list[OfferCount]:
-        """Totals, and those days that are not over everywhere, of the offers named."""
+        """Totals, and those days that are not over everywhere, of the offers named.
+
+        By offer, the total first, then by day.
+        """
 
     async def put_brand(self, brand: Brand) -> Written:
         """Write a brand, new or not."""
@@ -221,7 +264,7 @@ class Store(Protocol):
         """Make residents without any preferences, all or none; the feed's number.
 
         Raises:
-            AlreadyThere: one of them exists; its id is the argument.
+            AlreadyThere: one of them exists; the first of those ids is the argument.
         """
 
     async def put_settings(self, resident: str, settings: ResidentSettings) -> int | None:
@@ -237,6 +280,7 @@ class Store(Protocol):
 
         Raises:
             VersionMoved: the resident's version is not `version_before`.
+            ValueError: there are no records.
         """
 
     async def put_key(self, key: KeyRow) -> int:
@@ -249,10 +293,14 @@ class Store(Protocol):
         """Make a group durable in one transaction, fsync included, before it returns.
 
         Rows are locked in the order of their ids. A claim is refused, alone, when its resident's
-        number of claims is no longer `claims_before` (+ those of the same group), with `conflict`;
-        when its offer's count has reached `budget_total` or `budget_day`; or, with `conflict`, when
-        its id, code or (resident, decision) is there already. A recall of a claim that is not
-        `made` changes nothing. A touch only ever raises `seen_ms`, and only of a row that is there.
+        number of claims is no longer `claims_before` (those of the same group counted), with
+        `conflict`; when its offer's count has reached `budget_total` or `budget_day`; or, with
+        `conflict`, when its id, code or (resident, decision) is there already. After a refused
+        claim the same resident's later ones in the group are refused too, with `conflict`, since
+        they were decided on top of it. A recall of a claim that is not `made` changes nothing; the
+        budget that it frees is free for the claims of the same group, and a claim made in the
+        group itself is recalled after it was made. A touch only ever raises `seen_ms`, and only of
+        a presence that is there; it may come with the presence in one group.
 
         Raises:
             StoreUnavailable: it may or may not have become durable; read the states again.

@@ -1,0 +1,135 @@
+"""Follow the change feed, and hold the lease that says how fresh this process's memory is.
+
+The lease is the whole point: preferences may be acted on only while it runs. It is counted from
+the beginning of the read that found the feed's end, since only what was written before that is
+known to be in memory; and on the monotonic clock, which nobody can set back.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from engine.store.port import Change, Store, StoreUnavailable
+
+BACK_OFF_MIN_S: Final = 0.05
+BACK_OFF_MAX_S: Final = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Feed:
+    """Applies what others wrote, in the order of the feed.
+
+    Args:
+        store: whose feed.
+        apply: reads what changed and puts it into memory; is given each (kind, id) once, with its
+            newest number, in the order of those numbers. An error of it that is not
+            StoreUnavailable ends `run`: nothing is known any more, and the lease runs out.
+        start: the number up to which memory is already true: that of the snapshot.
+        lease_ms: how long memory may be trusted after the feed's end was seen.
+        poll_ms: longest pause between two looks at the feed, whether somebody woke us or not.
+        mono_ms: the monotonic clock, milliseconds.
+
+    Attributes:
+        number: all changes up to this one are in memory.
+        lease_until_mono_ms: until when memory may be trusted; 0 before the first look.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        apply: Callable[[list[Change]], Awaitable[None]],
+        *,
+        start: int,
+        lease_ms: int = 2_000,
+        poll_ms: int = 500,
+        mono_ms: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._apply = apply
+        self._lease_ms = lease_ms
+        self._poll_ms = poll_ms
+        self._mono_ms = mono_ms
+        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._ended = False
+        self.number = start
+        self.lease_until_mono_ms = 0
+        self.changes_applied = 0
+        self.failures = 0
+
+    @property
+    def stale(self) -> bool:
+        """Whether the lease has run out: what is in memory must not be acted on."""
+        return self._mono_ms() >= self.lease_until_mono_ms
+
+    @property
+    def lag_ms(self) -> int:
+        """Milliseconds since the look that last found the feed's end began; -1 before it."""
+        if self.lease_until_mono_ms == 0:
+            return -1
+        return self._mono_ms() - (self.lease_until_mono_ms - self._lease_ms)
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; the one task of this object.
+
+        Raises:
+            FeedLost: memory must be made again from a snapshot.
+            Exception: `apply` made a mistake.
+        """
+        back_off_s = BACK_OFF_MIN_S
+        try:
+            while True:
+                try:
+                    await self._catch_up()
+                    back_off_s = BACK_OFF_MIN_S
+                    await self._store.wait_for_change(self._poll_ms / 1_000)
+                except StoreUnavailable:
+                    self.failures += 1
+                    await asyncio.sleep(back_off_s)
+                    back_off_s = min(2 * back_off_s, BACK_OFF_MAX_S)
+        except Exception as error:
+            # The kind alone: texts may quote ids.
+            _log.error("the change feed can't be followed: %s", type(error).__name__)
+            raise
+        finally:
+            self._ended = True
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_exception(StoreUnavailable("the change feed is not followed"))
+
+    async def reached(self, number: int, *, timeout_s: float = 5.0) -> None:
+        """Return when everything up to a number is in memory.
+
+        Raises:
+            StoreUnavailable: it took too long, or nobody follows the feed any more. The write
+                itself stands.
+        """
+        if number <= self.number:
+            return
+        if self._ended:
+            raise StoreUnavailable("the change feed is not followed")
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = number
+        try:
+            await asyncio.wait_for(waiter, timeout_s)
+        except TimeoutError:
+            raise StoreUnavailable("the change feed lags behind") from None
+        finally:
+            del self._waiters[waiter]
+
+    async def _catch_up(self) -> None:
+        """Apply the feed to its end, then renew the lease."""
+        while True:
+            began_mono_ms = self._mono_ms()
+            changes = await self._store.changes_after(self.number)
+            if not changes:
+                self.lease_until_mono_ms = began_mono_ms + self._lease_ms
+                return
+            newest = {(change.kind, change.id): change for change in changes}
+            await self._apply(sorted(newest.values(), key=lambda change: change.number))
+            self.number = changes[-1].number
+            self.changes_applied += len(changes)
+            for waiter, number in self._waiters.items():
+                if number <= self.number and not waiter.done():
+                    waiter.set_result(None)

@@ -1,0 +1,95 @@
+-- name: secret
+-- The secret of a name, or the one given if there is none yet.
+insert into secrets (name, value) values ($1, $2)
+on conflict (name) do update set name = excluded.name
+returning value
+
+-- name: newest_change
+-- The feed's newest number.
+select coalesce(max(number), 0) from changes
+
+-- name: changes_from
+-- Lines of the feed from a number on, that line included.
+select number, kind, id from changes where number >= $1 order by number limit $2
+
+-- name: append_changes
+-- Draw numbers of the feed for ids of one kind; the last of them.
+select append_changes($1, $2)
+
+-- name: all_brands
+-- Every brand.
+select document, version from brands order by id
+
+-- name: read_brands
+-- Brands of these ids.
+select document, version from brands where id = any($1::text[]) order by id
+
+-- name: put_brand
+-- Write a brand; the feed's number and the new version.
+with put as (
+    insert into brands as b (id, document, version) values ($1, $2, 1)
+    on conflict (id) do update set document = excluded.document, version = b.version + 1
+    returning id, version
+)
+select append_changes('brand', array[id]) as number, version from put
+
+-- name: all_fences
+-- Every fence.
+select id, brand, feature, version from fences order by id
+
+-- name: read_fences
+-- Fences of these ids.
+select id, brand, feature, version from fences where id = any($1::text[]) order by id
+
+-- name: put_fences
+-- Write fences together.
+select fence, version, number from put_fences($1, $2, $3)
+
+-- name: delete_fence
+-- Delete a fence; the feed's number if there was one.
+with gone as (delete from fences where id = $1 returning id)
+select append_changes('fence', array[id]) from gone
+
+-- name: all_offers
+-- Every offer.
+select document, version from offers order by id
+
+-- name: read_offers
+-- Offers of these ids.
+select document, version from offers where id = any($1::text[]) order by id
+
+-- name: put_offer
+-- Write an offer; the feed's number and the new version.
+with put as (
+    insert into offers as o (id, document, version) values ($1, $2, 1)
+    on conflict (id) do update set document = excluded.document, version = o.version + 1
+    returning id, version
+)
+select append_changes('offer', array[id]) as number, version from put
+
+-- name: delete_offer
+-- Delete an offer; the feed's number if there was one.
+with gone as (delete from offers where id = $1 returning id)
+select append_changes('offer', array[id]) from gone
+
+-- name: all_keys
+-- Every key.
+select document from keys order by id
+
+-- name: read_keys
+-- Keys of these ids.
+select document from keys where id = any($1::text[]) order by id
+
+-- name: put_key
+-- Write a key; the feed's number.
+with put as (
+    insert into keys (id, document) values ($1, $2)
+    on conflict (id) do update set document = excluded.document
+    returning id
+)
+select append_changes('key', array[id]) from put
+
+-- name: delete_key
+-- Delete a key; the feed's number if there was one.
+with gone as (delete from keys where id = $1 returning id)
+select append_changes('key', array[id]) from gone

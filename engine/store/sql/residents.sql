@@ -1,0 +1,33 @@
+-- name: all_residents
+-- Every resident's settings.
+select id, settings, version from residents order by id
+
+-- name: read_residents
+-- Settings of these residents.
+select id, settings, version from residents where id = any($1::text[]) order by id
+
+-- name: all_records
+-- Every consent record, by resident and in the order in which it was said.
+select resident, body from consent_records order by resident, position
+
+-- name: read_records
+-- Consent records of these residents, in the order in which they were said.
+select resident, body from consent_records
+where resident = any($1::text[]) order by resident, position
+
+-- name: create_residents
+-- Make those of the residents that are not there; their ids.
+insert into residents (id, settings)
+select id, settings from unnest($1::text[], $2::bytea[]) as given (id, settings)
+order by id collate "C"
+on conflict (id) do nothing
+returning id
+
+-- name: put_settings
+-- Replace a resident's settings; the feed's number if there is such a resident.
+with put as (update residents set settings = $2 where id = $1 returning id)
+select append_changes('resident', array[id]) from put
+
+-- name: append_records
+-- Append consent records if the version has not moved.
+select number, version_found from append_records($1, $2, $3, $4, $5)
