@@ -58,6 +58,7 @@ class Metrics:
         self.withheld = dict.fromkeys(WITHHELD, 0)
         self.offers = 0
         self.requests: dict[tuple[str, str, int], int] = {}
+        self.answer_s = Durations()
         self.decide_s = Durations()
         self.commit_s = Durations()
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
@@ -74,12 +75,12 @@ class Metrics:
         self.requests[at] = self.requests.get(at, 0) + 1
 
     def count(self, decisions: Iterable[Decision]) -> None:
-        """Count what pings were answered."""
+        """Count what pings were answered; an offer told again to a duplicate is not a new one."""
         for decision in decisions:
             self.pings[decision.status] += 1
             for event in decision.events:
                 self.events[event.kind] += 1
-            if decision.offer is not None:
+            if decision.offer is not None and decision.status == "decided":
                 self.offers += 1
             if decision.withheld is not None:
                 self.withheld[decision.withheld] += 1
@@ -100,6 +101,9 @@ class Metrics:
         for (method, template, status), count in sorted(self.requests.items()):
             requests.add_metric((method, template, str(status)), count)
         yield requests
+        yield self.answer_s.family(
+            "passby_answer_seconds", "From decoded pings to decisions that may leave."
+        )
         yield self.decide_s.family("passby_decide_seconds", "From decoded pings to decisions.")
         yield self.commit_s.family("passby_commit_seconds", "From a group's start to its commit.")
         for name, (text, read) in self.gauges.items():

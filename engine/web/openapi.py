@@ -4,7 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, get_args
 
@@ -28,19 +28,23 @@ _ABOUT: Final = (
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The whole description as JSON values."""
     signatures = {route.name: route.signature() for route in routes}
-    types = [t for route in routes for t in _types(route, signatures[route.name])]
+    types = [
+        one
+        for route in routes
+        for wanted in _types(route, signatures[route.name])
+        for one in _each(wanted)
+    ]
     schemas, components = msgspec.json.schema_components([*types, Problem], ref_template=_REF)
     told = iter(schemas)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route in routes:
-        wanted = _types(route, signatures[route.name])
-        own = [next(told) for _ in wanted]
+        own = [_one_of(wanted, told) for wanted in _types(route, signatures[route.name])]
         paths[route.path][route.method.lower()] = _operation(route, signatures[route.name], own)
     _tell_closed_lists(components)
     for struct in _structs([*types, Problem]):
         if struct.__name__ in components:
             _tell_fields(struct, components[struct.__name__])
-    return {
+    described = {
         "openapi": "3.1.0",
         "info": {"title": "Passby", "version": _version(), "description": _ABOUT},
         "security": [{"key": []}],
@@ -51,6 +55,9 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+    # Defaults of fields may be records and tuples; outside they are objects and arrays.
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(described))
+    return plain
 
 
 def _version() -> str:
@@ -70,6 +77,17 @@ def _types(route: Route, signature: Signature) -> list[Any]:
     if not is_nothing(signature.result):
         wanted.append(route.result or signature.result)
     return wanted
+
+
+def _each(wanted: Any) -> tuple[Any, ...]:
+    """The types of which a place shows one."""
+    return wanted if isinstance(wanted, tuple) else (wanted,)
+
+
+def _one_of(wanted: Any, told: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    """The schema of a place, of those told for its types."""
+    own = [next(told) for _ in _each(wanted)]
+    return own[0] if len(own) == 1 else {"oneOf": own}
 
 
 def _operation(route: Route, signature: Signature, schemas: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """POST /v1/pings: the hot route, as short as it can be."""
 
+from time import perf_counter
 from typing import Annotated
 
 import msgspec
@@ -59,8 +60,9 @@ async def post_pings(ctx: Context, key: KeyRow, body: bytes) -> Answer[Decision]
         raise Refused(
             refused.code, refused.detail, errors=tuple(map(_field_error, refused.errors))
         ) from None
-    one = isinstance(given, Ping)
+    one, began_s = isinstance(given, Ping), perf_counter()
     decisions = await ctx.answerer.answer([given] if isinstance(given, Ping) else given)
+    ctx.metrics.answer_s.observe(perf_counter() - began_s)
     ctx.metrics.count(decisions)
     if decisions and all(decision.status == "shed" for decision in decisions):
         raise _shed(decisions[0])

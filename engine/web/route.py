@@ -59,7 +59,8 @@ class Route:
     """Of errors, besides those that its shape brings with it."""
     content_type: str = JSON
     body: Any = None
-    """What the description shows where the handler decodes the bytes by itself."""
+    """What the description shows where the handler decodes the bytes by itself; a tuple of types
+    means one of them."""
     result: Any = None
     """Likewise for an answer that the handler encodes by itself."""
     example: Any = None

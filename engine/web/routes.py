@@ -62,8 +62,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         pings.post_pings,
         "pings",
         roles=("operator", "sender", "resident"),
-        body=pings.PingBody | pings.Pings,
-        result=Decision | pings.Decisions,
+        body=(pings.PingBody, pings.Pings),
+        result=(Decision, pings.Decisions),
         codes=(
             "invalid_ping",
             "too_many_pings",
