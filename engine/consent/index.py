@@ -14,7 +14,7 @@ The rule is default deny, any no wins, order is irrelevant (as in Cedar, where i
 A row is immutable and shared by all residents whose records come to the same.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -239,8 +239,8 @@ class PreferenceIndex:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._rows: WeakValueDictionary[bytes, Row] = WeakValueDictionary()
-        self.lease_until_mono_ms = FOREVER_MS
-        """Monotonic clock; whoever follows the change feed renews it."""
+        self.lease_until_mono_ms: Callable[[], int] = lambda: FOREVER_MS
+        """Asks whoever follows the change feed; on the monotonic clock."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -272,7 +272,7 @@ class PreferenceIndex:
 
     def is_stale(self, mono_ms: int) -> bool:
         """Whether the lease on the change feed has run out, so that everything is denied."""
-        return mono_ms >= self.lease_until_mono_ms
+        return mono_ms >= self.lease_until_mono_ms()
 
     def offer_refusal(
         self,

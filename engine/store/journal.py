@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from engine.changes import Changes, OfferCount, ResidentState
@@ -90,7 +90,8 @@ class Journal:
             are found.
         found: told what the store holds of lost residents, and of lost offers, once it answers.
             Counts are of what is durable: claims still in the journal are not in them.
-        committed: told the outcome of each group, before anybody who waits for it wakes.
+        committed: told each group's changes and their outcome, before anybody who waits for it
+            wakes.
         clock_ms: Unix milliseconds; for `oldest_age_ms` and for what the store reads back.
         group_max: most changes in one transaction (one call of `add` is never split).
         queue_max: changes not yet durable from which on `full` is true.
@@ -104,7 +105,7 @@ class Journal:
         *,
         lost: Callable[[set[str], set[str]], None],
         found: Callable[[list[ResidentState], list[OfferCount]], None],
-        committed: Callable[[Committed], None],
+        committed: Callable[[Changes, Committed], None],
         clock_ms: Callable[[], int],
         group_max: int = 5_000,
         queue_max: int = 100_000,
@@ -170,6 +171,11 @@ class Journal:
     def full(self) -> bool:
         """Whether callers should shed."""
         return self._depth >= self._queue_max
+
+    def read_again(self, residents: Iterable[str]) -> None:
+        """Read residents back of whom another process knows more; `found` is told."""
+        self._missing_residents.update(residents)
+        self._read_now()
 
     # For metrics.
 
@@ -245,7 +251,7 @@ class Journal:
         self._taken = group
         try:
             committed = await self._store.commit(group.changes)
-            self._committed(committed)
+            self._committed(group.changes, committed)
         except StoreUnavailable as error:
             self._fail(str(error))
         except Exception as error:

@@ -1,0 +1,180 @@
+"""The composition root: builds every part once, in the order in which they need each other."""
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+from engine.changes import Changes, OfferCount, ResidentState
+from engine.config import Config
+from engine.delivery.answer import Answerer
+from engine.offers.gates import Attention
+from engine.pipeline import Engine, EngineSettings
+from engine.store.embedded import EmbeddedPostgres
+from engine.store.feed import Feed
+from engine.store.follow import Follower
+from engine.store.journal import Journal
+from engine.store.port import Committed, KeyRow, Store
+from engine.store.postgres import PostgresStore
+from engine.web.context import Context
+from engine.web.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+OPERATOR_KEY_FILE: Final = "operator.key"
+
+
+def clock_ms() -> int:
+    """Now, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def mono_ms() -> int:
+    """The monotonic clock, milliseconds."""
+    return time.monotonic_ns() // 1_000_000
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config, failed: Callable[[], None]) -> AsyncIterator[Context]:
+    """All parts of the service but its listening socket, started and in the end stopped.
+
+    Args:
+        config: the settings.
+        failed: called when a part can't go on, so that the process must end.
+
+    Raises:
+        StoreUnavailable: the database can't be reached.
+        embedded.DataInUse and others of the embedded server: its text says what to do.
+    """
+    config.data.mkdir(parents=True, exist_ok=True)
+    async with contextlib.AsyncExitStack() as stack:
+        url = config.database_url
+        if not url:
+            server = EmbeddedPostgres(config.data)
+            url = await server.start()
+            stack.push_async_callback(server.stop)
+        store = PostgresStore(url)
+        await store.open()
+        stack.push_async_callback(store.close)
+        yield await _assemble(config, store, stack, failed)
+
+
+async def _assemble(
+    config: Config, store: Store, stack: contextlib.AsyncExitStack, failed: Callable[[], None]
+) -> Context:
+    """Put the parts around an open store together and bring them up to date."""
+    engine = Engine(
+        secret=await store.secret("claims"),
+        settings=EngineSettings(
+            attention=Attention(config.attention_per_day, config.attention_per_week),
+            kept_fixes_max=config.kept_fixes_max,
+        ),
+    )
+    journal = _journal(config, store, engine)
+    stack.push_async_callback(_end_journal, journal)
+    keys: dict[str, KeyRow] = {}
+    follower = Follower(store, engine, keys, clock_ms=clock_ms, write=journal.add)
+    await _operator_key(config, store)
+    snapshot = await store.snapshot(now_ms=clock_ms())
+    await follower.load(snapshot)
+    gc.collect()
+    gc.freeze()
+    feed = Feed(
+        store,
+        follower.apply,
+        start=snapshot.number,
+        lease_ms=config.lease_ms,
+        poll_ms=config.poll_ms,
+        mono_ms=mono_ms,
+    )
+    engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
+    following = asyncio.create_task(feed.run())
+    following.add_done_callback(lambda task: None if task.cancelled() else failed())
+    stack.push_async_callback(_end_task, following)
+    answerer = Answerer(
+        engine,
+        journal,
+        clock_ms=clock_ms,
+        mono_ms=mono_ms,
+        slice_pings_max=config.slice_pings_max,
+        waiting_max=config.waiting_max,
+    )
+    return Context(
+        config=config,
+        store=store,
+        engine=engine,
+        journal=journal,
+        feed=feed,
+        answerer=answerer,
+        keys=keys,
+        clock_ms=clock_ms,
+        started_ms=clock_ms(),
+        metrics=Metrics(),
+    )
+
+
+def _journal(config: Config, store: Store, engine: Engine) -> Journal:
+    """The journal, wired to what the engine must learn of each commit."""
+
+    def committed(changes: Changes, outcome: Committed) -> None:
+        refused = {refusal.claim: refusal.reason for refusal in outcome.refused}
+        moved = engine.settle(changes.claims, refused, outcome.counts)
+        if moved:
+            journal.read_again(moved)
+
+    def lost(residents: set[str], _: set[str]) -> None:
+        engine.forget(residents)
+
+    def found(states: list[ResidentState], counts: list[OfferCount]) -> None:
+        engine.restore(states, counts)
+
+    journal = Journal(
+        store,
+        lost=lost,
+        found=found,
+        committed=committed,
+        clock_ms=clock_ms,
+        group_max=config.group_changes_max,
+        queue_max=config.queue_changes_max,
+    )
+    return journal
+
+
+async def _end_journal(journal: Journal) -> None:
+    await journal.drain()
+    await journal.close()
+
+
+async def _end_task(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, Exception):
+        await task
+
+
+async def _operator_key(config: Config, store: Store) -> None:
+    """See to it that the operator's key works: the one set, the one in `data`, or a new one."""
+    key = config.operator_key or _kept_key(config.data / OPERATOR_KEY_FILE)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    key_id = f"operator-{digest[:12]}"
+    if not await store.read_keys([key_id]):
+        await store.put_key(
+            KeyRow(id=key_id, hash=digest, role="operator", name="operator", created_ms=clock_ms())
+        )
+
+
+def _kept_key(path: Path) -> str:
+    """The key in a file that only its owner can read; made if there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_text(encoding="utf-8").strip()
+    key = f"pb_operator_{secrets.token_urlsafe(32)}"
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(opened, "w", encoding="utf-8") as file:
+        file.write(key + "\n")
+    return key
