@@ -216,7 +216,7 @@ def _arguments(parser: Any) -> None:
     parser.add_argument("--shops", type=int, default=120, help="shops, each with a fence")
     parser.add_argument("--seed", type=int, default=1, help="of the city")
     parser.add_argument("--interval-s", type=float, default=1.0, help="between a resident's fixes")
-    parser.add_argument("--batch-share", type=float, default=0.1, help="requests that are batches")
+    parser.add_argument("--batch-share", type=float, default=0.02, help="requests that are batches")
     parser.add_argument("--batch-size", type=int, default=50, help="pings in a batch, at most")
 
 
