@@ -1,11 +1,11 @@
 """Who is let in: the key, its role, its rate, and how many may wait at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine.config import Config
 from engine.store.port import KeyRow
 from engine.web.auth import Gate
+from engine.web.context import Context
 from engine.web.problem import Refused
 from engine.web.rate import RateLimiter
 
@@ -13,15 +13,13 @@ from engine.web.rate import RateLimiter
 class Admission:
     """The door that all routes share."""
 
-    def __init__(
-        self, config: Config, keys: dict[str, KeyRow], clock_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, ctx: Context) -> None:
         self.waiting = 0
-        self._waiting_max = config.waiting_max
-        self._gate = Gate(keys)
-        self._clock_ms = clock_ms
+        self._ctx = ctx
+        self._waiting_max = ctx.config.waiting_max
+        self._gate = Gate(ctx.keys)
         self._limiter = RateLimiter(
-            per_second=config.requests_per_second_max, burst_s=config.rate_burst_s
+            per_second=ctx.config.requests_per_second_max, burst_s=ctx.config.rate_burst_s
         )
 
     def key_of(self, header: str | None) -> KeyRow:
@@ -31,7 +29,7 @@ class Admission:
     def admit(self, key: KeyRow, roles: tuple[str, ...]) -> None:
         """Let a key in, or refuse with `too_many_requests` or `wrong_role`."""
         if self._limiter.on:
-            now_ms = self._clock_ms()
+            now_ms = self._ctx.clock_ms()
             if not self._limiter.take(key.id, now_ms):
                 wait_s = self._limiter.wait_s(key.id, now_ms)
                 raise Refused("too_many_requests", headers={"Retry-After": str(wait_s)})
@@ -41,13 +39,13 @@ class Admission:
     def charge(self, key: KeyRow, cost: int) -> None:
         """Count what a request cost beyond the one that let it in."""
         if self._limiter.on and cost > 1:
-            self._limiter.charge(key.id, cost - 1, self._clock_ms())
+            self._limiter.charge(key.id, cost - 1, self._ctx.clock_ms())
 
     def headers(self, key: KeyRow) -> dict[str, str]:
         """What is left to the key; nothing where there is no limit."""
         if not self._limiter.on:
             return {}
-        return self._limiter.headers(key.id, self._clock_ms())
+        return self._limiter.headers(key.id, self._ctx.clock_ms())
 
     @contextmanager
     def place(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ def make_app(ctx: Context) -> web.Application:
     """The application: every route of the table, and problem+json for every other address."""
     app = web.Application()
     app[CONTEXT] = ctx
-    admission = Admission(ctx.config, ctx.keys, ctx.clock_ms)
+    admission = Admission(ctx)
     for route in ROUTES:
         handler = endpoint(route, ctx, admission)
         app.router.add_route(route.method, route.path, handler)
