@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from time import time
@@ -82,12 +83,19 @@ class Tally:
 
 
 class Scenario:
-    """What all users share: the city, the sender's key and the tally."""
+    """What all users share: the city, this run's residents, the sender's key and the tally."""
 
     def __init__(
-        self, city: City, office: "Administration", sender: dict[str, Any], *, start_ms: int
+        self,
+        city: City,
+        residents: list[Resident],
+        office: "Administration",
+        sender: dict[str, Any],
+        *,
+        start_ms: int,
     ) -> None:
-        self.city, self.office, self.sender, self.start_ms = city, office, sender, start_ms
+        self.city, self.residents, self.start_ms = city, residents, start_ms
+        self.office, self.sender = office, sender
         self.tally = Tally()
         self.users = 0
 
@@ -127,23 +135,18 @@ class Administration:
         self._each(lambda body: self.call("PUT", f"/v1/{kind}/{body['id']}", body), bodies)
 
     def settle(self, residents: list[Resident]) -> None:
-        """Make residents, with what they opted in for; those who live there already stay."""
+        """Make residents, with what they opted in for."""
         self._each(self._settle_one, residents)
 
     def _settle_one(self, resident: Resident) -> None:
         path = f"/v1/residents/{resident.id}"
-        zone = {"timezone": resident.timezone}
-        try:
-            self.call("POST", "/v1/residents", {"resident": resident.id} | zone)
-        except Refused as refused:
-            if refused.status != 409:
-                raise
-        else:
-            if resident.opted_in:
-                brands = {} if resident.brands is None else {"brands": list(resident.brands)}
-                self.call("PUT", f"{path}/preferences/marketing", {"opted_in": True} | brands)
+        made = {"resident": resident.id, "timezone": resident.timezone}
+        self.call("POST", "/v1/residents", made)
+        if resident.opted_in:
+            brands = {} if resident.brands is None else {"brands": list(resident.brands)}
+            self.call("PUT", f"{path}/preferences/marketing", {"opted_in": True} | brands)
         # Far more than a person would want, so that offers are made all the time.
-        self.call("PATCH", path, zone | {"limits": {"per_day": 500, "per_week": 1000}})
+        self.call("PATCH", path, {"limits": {"per_day": 500, "per_week": 1000}})
 
     @staticmethod
     def _each(do: Any, things: list[Any]) -> None:
@@ -231,20 +234,21 @@ def _set_up(environment: Any, **_: Any) -> None:
         shops=options.shops,
         timezone=City.daytime_zone(now_ms),
     )
+    # Residents of this run alone: those of the run before have walked ahead in time.
+    run = f"{now_ms // 1000:x}"
+    residents = [replace(resident, id=f"{resident.id}-{run}") for resident in city.residents]
     try:
         office = Administration(environment.host or Phones.host, operator_key())
+        sender = office.call("POST", "/v1/keys", {"role": "sender", "name": f"load test {run}"})
         for kind in ("brands", "fences", "offers"):
             office.put_each(kind, getattr(city, kind))
-        office.settle(city.residents)
-        sender = office.call("POST", "/v1/keys", {"role": "sender", "name": "load test"})
+        office.settle(residents)
     except (OSError, Refused) as error:
         print(f"The city can't be set up at {environment.host or Phones.host}: {error}")
-        environment.process_exit_code = 2
-        environment.runner.quit()
-        return
+        raise SystemExit(2) from error
     start_ms = int(time() * 1000) - BEHIND_MS
-    _running[:] = [Scenario(city, office, sender, start_ms=start_ms)]
-    print(f"{len(city.fences)} fences, {len(city.offers)} offers, {len(city.residents)} residents.")
+    _running[:] = [Scenario(city, residents, office, sender, start_ms=start_ms)]
+    print(f"{len(city.fences)} fences, {len(city.offers)} offers, {len(residents)} residents.")
 
 
 @events.test_stop.add_listener  # type: ignore[untyped-decorator]
@@ -269,7 +273,7 @@ class Phones(FastHttpUser):
         number, self.scenario.users = self.scenario.users, self.scenario.users + 1
         self.rng = Random(f"{self.options.seed}:user:{number}")
         users = max(1, self.options.num_users or 1)
-        mine = self.scenario.city.residents[number % users :: users]
+        mine = self.scenario.residents[number % users :: users]
         if not mine:
             raise StopUser
         self.crowd = Crowd(self.scenario, mine, interval_s=self.options.interval_s)

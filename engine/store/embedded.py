@@ -45,7 +45,7 @@ LOG_BYTES_MAX: Final = 10_000_000
 
 _LOOK_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+_prctl: Final = getattr(ctypes.CDLL(None), "prctl", None)
 
 # Errors are logged without the statement and without DETAIL, which quote ids.
 _SETTINGS: Final = {
@@ -255,19 +255,20 @@ class EmbeddedPostgres:
 
         def stop_with_parent() -> None:
             # Runs in the child after its user has changed, which would undo this.
-            _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
+            if _prctl is not None:
+                _prctl(_PR_SET_PDEATHSIG, int(signal.SIGINT), 0, 0, 0)
             if os.getppid() != parent:
                 os._exit(1)
 
         log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            return subprocess.Popen(  # noqa: PLW1509 - the function takes no lock and no memory
+            return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # so that Ctrl-C reaches us alone, and we stop it in order
-                preexec_fn=stop_with_parent if hasattr(_libc, "prctl") else None,
+                preexec_fn=stop_with_parent,  # noqa: PLW1509 - it takes no lock
                 **self.cluster.process,
                 **more,
             )

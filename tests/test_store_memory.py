@@ -1,0 +1,51 @@
+"""The store in memory keeps the contract of every store."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from engine.store.memory import MemoryStore
+from tests.contract_store import Outage, StoreContract
+
+
+class TestMemoryStore(StoreContract):
+    """Two stores that share one state."""
+
+    @pytest.fixture
+    async def store(self) -> AsyncIterator[MemoryStore]:
+        store = MemoryStore()
+        await store.open()
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    async def other(self, store: MemoryStore) -> AsyncIterator[MemoryStore]:
+        other = MemoryStore(store.shared)
+        await other.open()
+        yield other
+        await other.close()
+
+    @pytest.fixture
+    def outage(self, store: MemoryStore) -> Outage:
+        async def begin() -> None:
+            store.available = False
+
+        async def end() -> None:
+            store.available = True
+
+        return Outage(begin, end)
+
+    @pytest.fixture
+    def prune(self, store: MemoryStore) -> Callable[[int], Awaitable[None]]:
+        async def prune(up_to: int) -> None:
+            del store.shared.feed[:up_to]
+
+        return prune
+
+
+async def test_an_unavailable_store_does_not_open() -> None:
+    store = MemoryStore()
+    store.available = False
+
+    with pytest.raises(Exception, match="switched off"):
+        await store.open()

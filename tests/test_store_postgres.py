@@ -1,0 +1,289 @@
+"""The store on PostgreSQL keeps the contract of every store, and what only a server can break."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import asyncpg
+import pytest
+
+from engine.changes import Changes, PresenceRow, StayRow
+from engine.residents import ResidentSettings
+from engine.store.migrate import Migration, SchemaRefused, load_migrations, migrate
+from engine.store.port import StoreUnavailable
+from engine.store.postgres import PostgresStore, StoreBroken
+from tests.conftest import Server
+from tests.contract_store import NOW_MS, Outage, StoreContract, claim, claims, presence, record
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Run statements on a connection of their own."""
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def store(database_url: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(database_url, connect_s=5, command_s=20)
+    await store.open()
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(database_url: str) -> AsyncIterator[PostgresStore]:
+    other = PostgresStore(database_url, connect_s=5, command_s=20)
+    await other.open()
+    yield other
+    await other.close()
+
+
+class TestPostgresStore(StoreContract):
+    """Two stores on one database."""
+
+    @pytest.fixture
+    def outage(self, store: PostgresStore, database_server: Server, database_url: str) -> Outage:
+        name = database_url.rsplit("/", 1)[1]
+
+        async def begin() -> None:
+            await execute(
+                database_server.url,
+                f"alter database {name} allow_connections false",
+                f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'",
+            )
+            # The end of a connection arrives like any message, and wakes whoever waits for one.
+            while store._listener is not None and not store._listener.is_closed():
+                await store.wait_for_change(5)
+
+        async def end() -> None:
+            await execute(database_server.url, f"alter database {name} allow_connections true")
+
+        return Outage(begin, end)
+
+    @pytest.fixture
+    def prune(self, store: PostgresStore, database_url: str) -> Callable[[int], Awaitable[None]]:
+        async def prune(up_to: int) -> None:
+            await execute(database_url, f"delete from changes where number <= {up_to}")
+
+        return prune
+
+
+async def test_nobody_listening_is_unavailable() -> None:
+    with pytest.raises(StoreUnavailable):
+        await PostgresStore("postgresql://passby:x@127.0.0.1:1/passby").open()
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_unavailable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(StoreUnavailable):
+            await PostgresStore(f"postgresql://a:b@127.0.0.1:{port}/c", connect_s=0.1).open()
+
+
+async def test_a_wrong_password_is_unavailable(database_url: str) -> None:
+    _, rest = database_url.split("@")
+    with pytest.raises(StoreUnavailable, match="Password"):
+        await PostgresStore(f"postgresql://passby:wrong@{rest}").open()
+
+
+async def test_an_open_store_survives_broken_connections(
+    store: PostgresStore, database_server: Server, database_url: str
+) -> None:
+    """Each broken connection fails once at most; the next call has a new one."""
+    name = database_url.rsplit("/", 1)[1]
+    await store.wait_for_change(0)
+    await execute(
+        database_server.url,
+        f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'",
+    )
+
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await store.commit(presence("ann", "door"))
+                await store.wait_for_change(0)
+                break
+            except StoreUnavailable:
+                pass
+    await store.put_settings("ann", ResidentSettings())
+    async with asyncio.timeout(10):
+        await store.wait_for_change(5)
+
+
+async def test_a_mistake_is_told_without_values(store: PostgresStore) -> None:
+    with pytest.raises(StoreBroken) as told:
+        await store.commit(presence("secret\x00resident", "door"))
+    assert "secret" not in str(told.value)
+    assert told.value.__suppress_context__
+
+    with pytest.raises(StoreBroken) as told:
+        await store.commit(claims(claim("c1", "secret", before=2**40)))
+    assert "secret" not in str(told.value)
+
+
+async def test_a_writer_that_commits_late_does_not_lose_its_line(
+    store: PostgresStore, database_url: str
+) -> None:
+    """Its number is drawn first and visible first: whoever comes later waits for it."""
+    late = await asyncpg.connect(database_url)
+    try:
+        writing = late.transaction()
+        await writing.start()
+        drawn = await late.fetchval("select append_changes('fence', array['slow'])")
+        quick = asyncio.create_task(store.create_residents({"ann": ResidentSettings()}))
+        await asyncio.wait([quick], timeout=0.1)
+        assert not quick.done()
+        assert await store.changes_after(0) == []
+
+        await writing.commit()
+
+        assert (drawn, await quick) == (1, 2)
+        assert [change.id for change in await store.changes_after(0)] == ["slow", "ann"]
+    finally:
+        await late.close()
+
+
+async def test_a_lost_commit_is_waited_for(store: PostgresStore, database_url: str) -> None:
+    """A commit whose answer we gave up on has ended, either way, before states are read."""
+    blocker = await asyncpg.connect(database_url)
+    try:
+        await store.commit(presence("ann", "door"))
+        blocking = blocker.transaction()
+        await blocking.start()
+        await blocker.execute("select from resident_states for update")
+        lost = asyncio.create_task(store.commit(presence("ann", "square")))
+        await asyncio.wait([lost], timeout=0.1)
+
+        reading = asyncio.create_task(store.read_states(["ann"], now_ms=NOW_MS))
+        await asyncio.wait([reading], timeout=0.1)
+        assert not reading.done()
+        await blocking.commit()
+
+        ((stay,),) = [state.stays for state in await reading]
+        assert stay.fence == "square"
+        await lost
+    finally:
+        await blocker.close()
+
+
+async def test_a_commit_that_takes_too_long_is_unavailable(database_url: str) -> None:
+    store = PostgresStore(database_url, command_s=0.3)
+    await store.open()
+    blocker = await asyncpg.connect(database_url)
+    try:
+        await store.commit(presence("ann", "door"))
+        blocking = blocker.transaction()
+        await blocking.start()
+        await blocker.execute("select from resident_states for update")
+        with pytest.raises(StoreUnavailable):
+            await store.commit(presence("ann", "square"))
+        await blocking.rollback()
+        await store.commit(presence("ann", "square"))
+    finally:
+        await blocker.close()
+        await store.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["update consent_records set version = 9", "delete from consent_records"],
+)
+async def test_consent_records_are_append_only(
+    store: PostgresStore, database_url: str, statement: str
+) -> None:
+    await store.create_residents({"ann": ResidentSettings()})
+    await store.append_records("ann", (record("ann", 1),), version_before=0)
+
+    with pytest.raises(asyncpg.RaiseError, match="append-only"):
+        await execute(database_url, statement)
+
+
+# Migrations.
+
+
+async def test_migrations_are_applied_once(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        ours = load_migrations()
+        assert await migrate(connection, ours) == len(ours)
+        assert await migrate(connection, ours) == 0
+    finally:
+        await connection.close()
+
+
+async def test_of_many_processes_one_migrates(database_url: str) -> None:
+    stores = [PostgresStore(database_url, pool_min=1) for _ in range(5)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_changed_migration_is_refused(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        first = Migration(1, "one", "create table one (a integer)")
+        await migrate(connection, [first])
+        with pytest.raises(SchemaRefused, match=r"0001 \(one\) was applied in another form"):
+            await migrate(connection, [Migration(1, "one", "create table one (b integer)")])
+    finally:
+        await connection.close()
+
+
+async def test_a_newer_database_is_refused(database_url: str) -> None:
+    await execute(
+        database_url,
+        "create table passby_migrations (number integer primary key, name text not null,"
+        " checksum text not null, applied_at timestamptz not null default now())",
+        "insert into passby_migrations select n, 'x', 'x' from generate_series(1, 99) n",
+    )
+    with pytest.raises(SchemaRefused, match="newer version"):
+        await PostgresStore(database_url).open()
+
+
+async def test_a_broken_migration_leaves_nothing(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    try:
+        good = Migration(1, "one", "create table one (a integer)")
+        broken = Migration(2, "two", "create table two (a integer); select 1/0")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await migrate(connection, [good, broken])
+        assert await connection.fetchval("select to_regclass('two')") is None
+        assert await migrate(connection, [good]) == 0
+    finally:
+        await connection.close()
+
+
+# Speed.
+
+
+async def test_throughput_of_commits(store: PostgresStore, measured: list[str]) -> None:
+    """Not a bar, a figure: how fast this machine commits groups of changed presences."""
+    for size in (1, 100, 1_000):
+        rounds, began_s = min(200, 20_000 // size), time.perf_counter()
+        for n in range(rounds):
+            residents = [f"r{(n * size + k) % 50_000}" for k in range(size)]
+            stays = (StayRow("door", NOW_MS + n, 0),)
+            await store.commit(
+                Changes(presences={r: PresenceRow(r, stays, NOW_MS + n) for r in residents})
+            )
+        took_s = time.perf_counter() - began_s
+        measured.append(
+            f"store: groups of {size}: {rounds / took_s:,.0f} commits/s, "
+            f"{rounds * size / took_s:,.0f} changes/s"
+        )
+
+
+async def test_throughput_of_claims(store: PostgresStore, measured: list[str]) -> None:
+    """Not a bar, a figure: groups of 100 claims on 10 offers."""
+    rounds, began_s = 50, time.perf_counter()
+    for n in range(rounds):
+        done = await store.commit(
+            claims(*(claim(f"c{n}-{k}", f"r{n}-{k}", offer=f"o{k % 10}") for k in range(100)))
+        )
+        assert done.refused == ()
+    took_s = time.perf_counter() - began_s
+    measured.append(f"store: groups of 100 claims: {rounds * 100 / took_s:,.0f} claims/s")
