@@ -53,6 +53,8 @@ def parse_fence(
     reading.bbox(document, "bbox")
     known_id = reading.id(document.get("id"), fence_id)
     properties = reading.properties(document.get("properties"))
+    if properties is None:
+        raise FenceRejected(tuple(problems.found), fence_id=known_id or None)
     known_brand = reading.brand(properties.get("brand"), brand)
     name = reading.name(properties.get("name"))
     tags = reading.tags(properties.get("tags"))
@@ -105,21 +107,21 @@ class _Reading:
             self.refuse("id_missing", "id", "there is none")
             return ""
         text = given if known is None else known
-        if is_number(text):
+        if isinstance(text, int | float) and is_number(text) and abs(text) < 2**63:
             text = str(text)
         if isinstance(text, str) and ID_PATTERN.fullmatch(text):
             return text
         self.refuse("id_malformed", "id", f"it is {told(text)}")
         return ""
 
-    def properties(self, given: object) -> dict[str, object]:
-        """The properties; none where they are null or absent."""
+    def properties(self, given: object) -> dict[str, object] | None:
+        """The properties: none where they are null or absent, None where they are no object."""
         if given is None:
             return {}
         if isinstance(given, dict):
             return given
         self.refuse("properties_malformed", "properties", f"it is {told(given)}")
-        return {}
+        return None
 
     def brand(self, given: object, known: str | None) -> str:
         """The caller's brand, or else the Feature's."""

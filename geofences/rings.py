@@ -31,12 +31,12 @@ def read_position(problems: Problems, given: object, path: str) -> tuple[float, 
     if not isinstance(given, list):
         problems.refuse("coordinates_malformed", path, f"there is {told(given)}")
         return None
+    if any(isinstance(number, list) for number in given):
+        problems.refuse("coordinates_malformed", path, "a position holds an array")
+        return None
     if len(given) < 2:
         code = "position_too_short" if given else "coordinates_empty"
         problems.refuse(code, path, f"there is {told(given)}")
-        return None
-    if any(isinstance(number, list) for number in given):
-        problems.refuse("coordinates_malformed", path, "a position holds an array")
         return None
     numbers = [problems.number(number, f"{path}[{n}]") for n, number in enumerate(given)]
     for n, limit in enumerate((180.0, 90.0)):
@@ -149,6 +149,8 @@ def _assemble(problems: Problems, rings: list[Ring], path: str) -> Polygonal | N
     for n, face in enumerate(faces):
         if not _is_sound(problems, shapely.Polygon(face), f"{path}[{n}]"):
             return None
+    if any(_is_round_the_world(face) for face in faces):
+        return _assemble_round_the_world(problems, faces, path)
     shell, holes = faces[0], [_beside(hole, faces[0]) for hole in faces[1:]]
     polygon = shapely.orient_polygons(shapely.Polygon(shell, holes))
     if not polygon.is_valid:
@@ -160,9 +162,40 @@ def _assemble(problems: Problems, rings: list[Ring], path: str) -> Polygonal | N
     return cut_at_antimeridian(problems, polygon, path)
 
 
+def _is_round_the_world(face: Ring) -> bool:
+    lons = [lon for lon, _ in face]
+    return max(lons) - min(lons) >= 360.0
+
+
+def _assemble_round_the_world(problems: Problems, faces: list[Ring], path: str) -> Polygonal | None:
+    """Make a polygon of rings of which one goes round the world: a cap, a band, a polar hole.
+
+    Where such a ring begins is nothing that a hole would have to keep clear of, so the rings are
+    cut one by one and the holes taken away after.
+    """
+    cut: list[Polygonal] = []
+    for n, face in enumerate(faces):
+        region = cut_at_antimeridian(problems, shapely.Polygon(face), f"{path}[{n}]")
+        if region is None:
+            return None
+        if n and not cut[0].covers(region):
+            problems.refuse("hole_outside_shell", f"{path}[{n}]", "it does not")
+            return None
+        cut.append(region)
+    holes = shapely.union_all(cut[1:])
+    if holes.area < sum(hole.area for hole in cut[1:]) * (1 - 1e-9):
+        problems.refuse("rings_overlap", path, "two holes overlap")
+        return None
+    # With no edge over 180 degrees it can be written and read again without a doubt of its way.
+    short_edged = shapely.segmentize(shapely.difference(cut[0], holes), 120.0)
+    return cast("Polygonal", shapely.orient_polygons(short_edged))
+
+
 def _is_sound(problems: Problems, face: shapely.Polygon, path: str) -> bool:
     """Whether a ring by itself encloses an area and does not cross itself."""
-    if face.area <= face.length * _THINNEST_DEG:
+    # A bow-tie's halves cancel out; what its hull encloses does not.
+    least = face.length * _THINNEST_DEG
+    if face.area <= least and face.convex_hull.area <= least:
         problems.refuse("zero_area", path, "it encloses none")
         return False
     if not face.is_valid:
