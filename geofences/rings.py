@@ -3,7 +3,7 @@
 A ring is first *unrolled*: every edge goes the short way, so a ring across the antimeridian runs on
 past 180 instead of jumping to -180, and its crossings can be judged in the plane. Then it is cut
 into the worlds that it reaches, and these are laid over each other. A ring that goes round a pole
-does not come back to where it began; it encloses the pole on its own side of the equator.
+does not come back to where it began; it encloses the pole that is nearer to it.
 """
 
 import itertools
@@ -205,10 +205,17 @@ def _is_sound(problems: Problems, face: shapely.Polygon, path: str) -> bool:
 
 
 def _close(ring: Ring) -> Ring:
-    """Lead a ring that goes round a pole over that pole, and back to where it began."""
-    if ring[0][0] == ring[-1][0]:
+    """Lead a ring that goes round the world over the nearer pole, and back to where it began.
+
+    Its winding would say which pole it encloses, if windings could be trusted: a cap wound the
+    wrong way would be all the world but the cap.
+    """
+    turned = ring[-1][0] - ring[0][0]
+    if turned == 0.0:
         return ring
-    pole = math.copysign(90.0, sum(lat for _, lat in ring))
+    steps = itertools.pairwise(ring)
+    lat = sum((lon1 - lon0) * (lat0 + lat1) / 2 for (lon0, lat0), (lon1, lat1) in steps) / turned
+    pole = math.copysign(90.0, lat)
     return [*ring, (ring[-1][0], pole), (ring[0][0], pole), ring[0]]
 
 
