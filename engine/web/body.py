@@ -66,11 +66,26 @@ def decode(decoder: "msgspec.json.Decoder[T]", body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        check_json(body)
         raise _refusal(decoder.type, error) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise Refused("malformed_json") from None
     except RecursionError:
         raise Refused("malformed_json", "The body is nested too deeply.") from None
+
+
+def check_json(body: bytes) -> None:
+    """Refuse what is no JSON at all, where a decoder stopped early at a wrong type.
+
+    Raises:
+        Refused: `malformed_json`.
+    """
+    try:
+        msgspec.json.decode(body)
+    except msgspec.ValidationError:
+        return  # JSON, with a number that is too large
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused("malformed_json") from None
 
 
 def _refusal(wanted: Any, error: msgspec.ValidationError) -> Refused:

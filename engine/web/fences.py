@@ -88,10 +88,9 @@ def _parse(body: bytes, fence_id: str) -> tuple[Fence, bytes]:
     """The fence and its canonical Feature."""
     try:
         document = orjson.loads(body)
+        parsed = parse_fence(document, fence_id=fence_id)
     except orjson.JSONDecodeError:
         raise Refused("malformed_json") from None
-    try:
-        parsed = parse_fence(document, fence_id=fence_id)
     except FenceRejected as rejected:
         errors = tuple(FieldError(p.path, p.code, p.detail) for p in rejected.problems)
         raise Refused("invalid_fence", errors[0].detail, errors=errors) from None

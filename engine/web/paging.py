@@ -1,7 +1,7 @@
 """Lists in pages: `limit`, an opaque `cursor`, and ``{"items": [...], "next": cursor or null}``."""
 
 import heapq
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from typing import Final, Generic, TypeVar
 
@@ -42,7 +42,8 @@ def page_ids(ids: Iterable[str], limit: int, cursor: str | None) -> tuple[list[s
 def _read(cursor: str) -> str:
     """The last id of the page before."""
     try:
-        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return b64decode(padded, altchars=b"-_", validate=True).decode()
     except ValueError:
         wrong = FieldError("cursor", "invalid_cursor", "Must be `next` of an earlier answer.")
         raise Refused("invalid_parameter", errors=(wrong,)) from None

@@ -10,6 +10,7 @@ from engine.decision import Decision, encode, encode_all
 from engine.ingest import native
 from engine.ping import Ping
 from engine.store.port import KeyRow
+from engine.web.body import check_json
 from engine.web.context import Context
 from engine.web.fields import Lat, Lon
 from engine.web.problem import FieldError, Refused
@@ -57,6 +58,8 @@ async def post_pings(ctx: Context, key: KeyRow, body: bytes) -> Answer[Decision]
             pings_max=ctx.config.pings_max,
         )
     except native.BodyRefused as refused:
+        if refused.code == "invalid_ping":
+            check_json(body)
         raise Refused(
             refused.code, refused.detail, errors=tuple(map(_field_error, refused.errors))
         ) from None

@@ -248,7 +248,7 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     _route(
         "POST",
-        "/v1/residents/{resident}/preferences/stop",
+        "/v1/residents/{resident}/stop",
         preferences.post_stop,
         "preferences",
         roles=RESIDENTS,
