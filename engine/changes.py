@@ -111,6 +111,8 @@ class ResidentState(msgspec.Struct, frozen=True, kw_only=True):
     """Claims that stand, made in the last 8 days, oldest first."""
     claims_by_offer: dict[str, int] = {}
     """Offer -> number of claims that stand, ever."""
+    older_ms_by_offer: dict[str, int] = {}
+    """Offer -> when the newest claim that stands and is older than `claims` was made."""
     claims_count: int = 0
     """The number that `ClaimMade.claims_before` is held against: it rises with every claim
     accepted and never falls, recalled or not."""

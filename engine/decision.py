@@ -20,9 +20,10 @@ STATUSES: Final[dict[str, str]] = {
 """Statuses in the order in which the first that applies is given; `shed` can replace any."""
 
 WITHHELD: Final[dict[str, str]] = {
-    "not_live": "The offer is a draft, paused or ended, or now is outside its dates.",
+    "not_live": "The offer is a draft, paused or ended, or outside its dates, or was deleted.",
     "assumed_event": "The event was assumed after a silence, so the resident may be elsewhere.",
     "too_old": "The fix was over 120 s old when it arrived.",
+    "mock_position": "The phone says that the position is made up.",
     "stale": "This server can't be sure that it knows the latest preferences.",
     "no_record": "Nothing is known of the resident's wishes, which means no.",
     "denied": "The resident denies it to this brand, to its category, or to all.",

@@ -15,8 +15,8 @@ CLOCK_AHEAD_MAX_MS = 60_000
 AGE_MAX_MS = 7 * 24 * 3_600_000
 """How old a fix may be when it arrives; older ones cannot change anything that is still kept."""
 
-AT_MS_END = 1 << 53
-"""Times are held exactly by every sender's JSON library below this."""
+AT_MS_END = 1 << 47
+"""In the year 6429: below it every calendar and every sender's JSON library hold a time exactly."""
 
 ID_LENGTH_MAX = 128
 """Longest resident id and ping id, in characters."""
@@ -70,7 +70,7 @@ def refusal(ping: Ping, *, age_max_ms: int | None = AGE_MAX_MS) -> Reject | None
         return _LAT if math.isfinite(ping.lat) else _NOT_FINITE
     if not 0 < len(ping.resident) <= ID_LENGTH_MAX or not ping.resident.isprintable():
         return _RESIDENT
-    if ping.id is not None and not 0 < len(ping.id) <= ID_LENGTH_MAX:
+    if ping.id is not None and not (0 < len(ping.id) <= ID_LENGTH_MAX and ping.id.isprintable()):
         return _ID
     if ping.accuracy_m is not None and not 0.0 <= ping.accuracy_m < math.inf:
         return _ACCURACY
@@ -88,9 +88,9 @@ _NOT_FINITE = Reject("not_finite", "lon and lat must be finite numbers of degree
 _LON = Reject("lon_out_of_range", "lon must be from -180 to 180 degrees east.")
 _LAT = Reject("lat_out_of_range", "lat must be from -90 to 90 degrees north.")
 _RESIDENT = Reject("resident_invalid", "resident must be 1 to 128 printable characters.")
-_ID = Reject("id_invalid", "id must be 1 to 128 characters, or left out.")
+_ID = Reject("id_invalid", "id must be 1 to 128 printable characters, or left out.")
 _ACCURACY = Reject("accuracy_invalid", "accuracy_m must be 0 or more metres, or null if unknown.")
-_AT = Reject("at_ms_invalid", "at_ms must be Unix milliseconds, 0 to 2**53.")
+_AT = Reject("at_ms_invalid", "at_ms must be Unix milliseconds, 0 to 2**47.")
 _AHEAD = Reject("clock_ahead", "at_ms must not be more than 60 s ahead of the server's clock.")
 _ANCIENT = Reject("too_old", "at_ms must not be more than 7 days in the past.")
 

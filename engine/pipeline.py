@@ -101,7 +101,7 @@ class Engine:
     def _decide(self, ping: Ping, stale: bool) -> Decision:
         reject = refusal(ping, age_max_ms=self.settings.age_max_ms)
         if reject is not None:
-            return _answer(ping, "", "rejected", reject=reject)
+            return _rejected(ping, reject)
         if stale:
             return _answer(ping, "", "shed", reject=_STALE)
         entry = self.preferences.entry(ping.resident, ping.received_ms)
@@ -121,7 +121,9 @@ class Engine:
         newest = resident.newest
         if newest is not None and key <= newest.key:
             return self._decide_late(ping, key, name, resident, entry.row)
-        if resident.restored_seen_ms is not None:
+        if resident.claims:
+            # Fixes are forgotten at a restart, at a doubt and with a change of the resident's say;
+            # what a fix was given is not.
             again = resident.claim_of(name, ping.received_ms)
             if again is not None:
                 return _answer(ping, name, "duplicate", offer=again.made)
@@ -163,6 +165,7 @@ class Engine:
             attention=self.settings.attention,
             now_ms=ping.received_ms,
             age_ms=ping.received_ms - ping.at_ms,
+            mock=ping.mock,
         )
         found = candidates(told, told_now)
         chosen = choose(found, told_now)
@@ -195,7 +198,7 @@ class Engine:
         )
         categories = offer.categories or self.book.categories(offer.brand)
         allowed_by = self.preferences.allowing(
-            resident.id, offer_need(offer.purpose), offer.brand, categories
+            resident.id, offer_need(offer.purpose), offer.brand, categories, now_ms=now_ms
         )
         day = offer_day(offer, now_ms)
         claim = ClaimMade(
@@ -221,7 +224,9 @@ class Engine:
         """The second gate, right before a decision leaves: an offer only if still wanted.
 
         Nothing may be awaited between this call and the sending. A no recalls the claim: the next
-        `take_changes` holds the recall.
+        `take_changes` holds the recall. An offer that is gone is not handed over either, since
+        nothing says any more what consent it needs; but a code that may have been given already
+        keeps its worth.
         """
         made = decision.offer
         if made is None:
@@ -229,29 +234,30 @@ class Engine:
         reason = self._hand_over_refusal(decision.resident, made, now_ms, mono_ms)
         if reason is None:
             return decision
+        refused = msgspec.structs.replace(decision, offer=None, withheld=reason)
+        if reason == "not_live" and decision.status == "duplicate":
+            return refused
         self.tracker.changes.recalls.append(ClaimRecalled(made.claim, decision.resident, reason))
         resident = self.residents.get(decision.resident)
         if resident is not None:
             resident.drop_claim(made.claim, accepted=True)
-        return msgspec.structs.replace(decision, offer=None, withheld=reason)
+        return refused
 
     def _hand_over_refusal(
         self, resident_id: str, made: OfferMade, now_ms: int, mono_ms: int
     ) -> str | None:
         """Why an offer that was made must not reach the resident any more, or None."""
-        categories = brand_categories = self.book.categories(made.brand)
-        purpose, channel = "offers", "push"
         offer = self.book.offers.get(made.offer)
-        if offer is not None:
-            categories = offer.categories or brand_categories
-            purpose, channel = offer.purpose, offer.channel
+        if offer is None:
+            return "not_live"
+        brand_categories = self.book.categories(made.brand)
         refused = self.preferences.offer_refusal(
             resident_id,
             made.brand,
-            categories,
+            offer.categories or brand_categories,
             brand_categories,
-            purpose,
-            channel,
+            offer.purpose,
+            offer.channel,
             now_ms=now_ms,
             mono_ms=mono_ms,
         )
@@ -300,7 +306,11 @@ class Engine:
             resident.doubtful = True
 
     def restore(self, states: Iterable[ResidentState], counts: Iterable[OfferCount] = ()) -> None:
-        """Take over what the store knows of residents, at a start or after a doubt."""
+        """Take over what the store knows of residents, at a start or after a doubt.
+
+        At a start, residents' preferences come first: of where somebody is who took back the use
+        of location in the meantime, nothing is kept.
+        """
         known = list(states)
         names = {state.resident for state in known}
         for claim in [c for c in self._unsettled.values() if c.resident in names]:
@@ -309,12 +319,18 @@ class Engine:
         self.book.set_counts(counts)
         for state in known:
             self.tracker.restore(state)
+            entry = self.preferences.entry(state.resident, 0)
+            if entry is not None and not entry.row.uses_location:
+                self.tracker.forget(state.resident)
 
     # -- what follows the change feed -------------------------------------------------------------
 
     def put_brand(self, brand: Brand) -> None:
         """A brand is new or changed; its categories count from the next ping on."""
+        before = self.book.brands.get(brand.id)
         self.book.put_brand(brand)
+        if before is not None and before.categories != brand.categories:
+            self.tracker.forget_rows()
 
     def put_fences(self, fences: Sequence[Fence]) -> None:
         """Fences are new or changed; live together from the next ping on."""
@@ -394,6 +410,16 @@ def _answer(
         msgspec.UNSET if ping.id is None else ping.id,
         reject,
     )
+
+
+def _rejected(ping: Ping, reject: Reject) -> Decision:
+    """The answer to a ping that broke a limit; text that is no text is not repeated."""
+    answer = _answer(ping, "", "rejected", reject=reject)
+    try:
+        f"{ping.resident}{ping.id}".encode()
+    except UnicodeEncodeError:
+        return msgspec.structs.replace(answer, resident="", id=msgspec.UNSET)
+    return answer
 
 
 def _event(told: Transition) -> Event:

@@ -63,7 +63,6 @@ class Tracker:
         stays, told, covering = self._step(resident, newest, fix, row)
         before = resident.stays
         resident.keep(KeptFix(key, fix, covering, stays), self._kept_fixes_max)
-        resident.restored_seen_ms = None
         if stays or before:
             self._note(resident, before, stays, fix.at_ms)
         return told
@@ -73,11 +72,8 @@ class Tracker:
     ) -> tuple[Stays, tuple[Transition, ...], tuple[Fence, ...]]:
         """Match a fix that follows on the newest one and step the stays."""
         met: tuple[Fence, ...] = ()
-        over_ms = None
-        if newest is not None:
-            slack_ms = TOUCH_HARD_MS if resident.restored_seen_ms is not None else 0
-            over_ms = assumed_exit_ms(newest.fix.at_ms, fix.at_ms, slack_ms=slack_ms)
-        if newest is None or over_ms is not None or resident.restored_seen_ms is not None:
+        over_ms = _over_ms(resident, newest, fix)
+        if newest is None or over_ms is not None or _is_restored(resident, newest):
             covering = self._fences.covering(fix.lon, fix.lat)
             before = None
         else:
@@ -124,9 +120,7 @@ class Tracker:
                 kept.fix,
                 kept.covering,
                 (),
-                over_ms=None
-                if earlier is None
-                else assumed_exit_ms(earlier.fix.at_ms, kept.fix.at_ms),
+                over_ms=_over_ms(resident, earlier, kept.fix),
                 current=self._fences.get,
                 dwells_s=self._book.dwells_s,
             )
@@ -172,12 +166,20 @@ class Tracker:
     def forget(self, resident_id: str) -> None:
         """Without consent to use the location, nothing of where a resident was is kept."""
         resident = self.residents.get(resident_id)
-        if resident is None or resident.doubtful or not (resident.kept or resident.base):
+        if resident is None or resident.doubtful:
             return
         had_stays = bool(resident.stays)
-        resident.kept, resident.base, resident.restored_seen_ms = [], None, None
+        resident.forget_presence()
         if had_stays:
             self.changes.presences[resident_id] = resident.presence_row(0)
+        if not resident.claims_count:
+            # Claims count against caps, whatever the resident says later; else nothing is left.
+            del self.residents[resident_id]
+
+    def forget_rows(self) -> None:
+        """What brands may see is to be asked anew at everybody's next ping."""
+        for resident in self.residents.values():
+            resident.row = None
 
     def restore(self, state: ResidentState) -> None:
         """Take over what the store knows of a resident; stays in fences that are gone end."""
@@ -188,6 +190,22 @@ class Tracker:
                 stays.append(Stay(fence, row.entered_ms, row.dwelled_s, 0))
         stays.sort(key=lambda stay: stay.fence.id)
         self.residents[state.resident] = restored(state, tuple(stays))
+
+
+def _is_restored(resident: Resident, fix: KeptFix | None) -> bool:
+    """Whether a fix is not one that was heard, but what the store knew."""
+    return resident.base_is_restored and fix is resident.base
+
+
+def _over_ms(resident: Resident, earlier: KeptFix | None, fix: Fix) -> int | None:
+    """When a silence between two fixes of a resident ended the stays, None if it was none.
+
+    What the store knew may be behind the truth, until the first fix that is heard.
+    """
+    if earlier is None:
+        return None
+    slack_ms = TOUCH_HARD_MS if _is_restored(resident, earlier) else 0
+    return assumed_exit_ms(earlier.fix.at_ms, fix.at_ms, slack_ms=slack_ms)
 
 
 def _fix(ping: Ping) -> Fix:

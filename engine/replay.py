@@ -19,7 +19,7 @@ from engine.consent.sync import Said, marketing, resolve
 from engine.decision import Decision, encode
 from engine.ingest.native import BodyRefused, decode_request, rejected
 from engine.offers.offer import Brand, Offer
-from engine.ping import Ping
+from engine.ping import Ping, refusal
 from engine.pipeline import Engine, EngineSettings
 from engine.residents import ResidentSettings, stay_rows
 from engine.store.port import ResidentRow
@@ -197,9 +197,11 @@ class Replay:
         waiting: list[Ping | Decision] = []
         for item in _in_order(_items(lines)):
             if isinstance(item, Ping):
-                self._newest_ms = max(self._newest_ms, item.at_ms)
-                item.received_ms = self._newest_ms
-                self._meet(item.resident)
+                item.received_ms = max(self._newest_ms, item.at_ms)
+                if refusal(item, age_max_ms=None) is None:
+                    # A line that is refused must not move the time of those behind it.
+                    self._newest_ms = item.received_ms
+                    self._meet(item.resident)
             waiting.append(item)
             if len(waiting) >= batch:
                 yield self._decide(waiting)

@@ -58,6 +58,7 @@ class Resident:
 
     __slots__ = (
         "base",
+        "base_is_restored",
         "by_offer",
         "claims",
         "claims_count",
@@ -65,7 +66,7 @@ class Resident:
         "durable_seen_ms",
         "id",
         "kept",
-        "restored_seen_ms",
+        "older_ms",
         "row",
     )
 
@@ -75,14 +76,16 @@ class Resident:
         """By key; the newest last."""
         self.base: KeptFix | None = None
         """The last fix that is no longer kept: the fold starts from its stays."""
-        self.restored_seen_ms: int | None = None
-        """After a restart, until the first fix: about when the resident was last heard of."""
+        self.base_is_restored = False
+        """The base is what the store knew: no position, and only about when they were heard of."""
         self.durable_seen_ms = 0
         self.row: object = None
         """The consent row that the stays were filtered by."""
         self.claims: list[ClaimRow] = []
         """That stand, of the last 8 days, oldest first."""
         self.by_offer: dict[str, int] = {}
+        self.older_ms: dict[str, int] = {}
+        """Offer -> when the newest of its claims was made that are no longer among `claims`."""
         self.claims_count = 0
         self.doubtful = False
         """What was committed is not known: decide nothing until it has been read again."""
@@ -122,14 +125,19 @@ class Resident:
         while fixes[gone].fix.at_ms < oldest_ms or len(fixes) - gone > kept_max:
             gone += 1
         if gone:
-            self.base = fixes[gone - 1]
+            self.base, self.base_is_restored = fixes[gone - 1], False
             del fixes[:gone]
 
     def forget_fixes(self, stays: Stays) -> None:
         """Keep only the newest fix, with these stays: nothing before it may matter again."""
         last = self.newest
+        self.base_is_restored = self.base_is_restored and not self.kept
         self.kept = []
         self.base = None if last is None else last._replace(covering=(), stays=stays)
+
+    def forget_presence(self) -> None:
+        """Know nothing of where the resident is or was."""
+        self.kept, self.base, self.base_is_restored = [], None, False
 
     def claim_of(self, decision: str, now_ms: int) -> ClaimRow | None:
         """The claim that a decision made, if it still is of use."""
@@ -141,6 +149,10 @@ class Resident:
     def add_claim(self, claim: ClaimRow) -> None:
         """Count a claim, and let go of those too old to matter."""
         oldest_ms = claim.made_ms - CLAIMS_KEPT_MS
+        for old in self.claims:
+            if old.made_ms < oldest_ms:
+                before_ms = self.older_ms.get(old.made.offer, old.made_ms)
+                self.older_ms[old.made.offer] = max(before_ms, old.made_ms)
         self.claims = [c for c in self.claims if c.made_ms >= oldest_ms]
         self.claims.append(claim)
         offer = claim.made.offer
@@ -191,9 +203,10 @@ def restored(state: ResidentState, stays: Stays) -> Resident:
     if state.seen_ms is not None and stays:
         unknown = Fix(state.seen_ms, 0.0, 0.0, 0.0)
         resident.base = KeptFix((state.seen_ms, "", 0.0, 0.0), unknown, (), stays)
-        resident.restored_seen_ms = state.seen_ms
+        resident.base_is_restored = True
         resident.durable_seen_ms = state.seen_ms
     resident.claims = list(state.claims)
     resident.by_offer = dict(state.claims_by_offer)
+    resident.older_ms = dict(state.older_ms_by_offer)
     resident.claims_count = state.claims_count
     return resident

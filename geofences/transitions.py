@@ -30,6 +30,8 @@ SD_MIN_M: Final = 5.0
 EXIT_FIXES: Final = 2
 EXIT_MARGIN_MIN_M: Final = 20.0
 EXIT_MARGIN_INRADII: Final = 0.1
+_SD_TINY_M: Final = 1e-6
+"""Keeps the division whole in a fence so thin that its inradius is lost in rounding."""
 SILENCE_MAX_MS: Final = 30 * 60_000
 """After a longer gap between two fixes, the stays before it are over."""
 
@@ -80,7 +82,7 @@ def accuracy_or_default(accuracy_m: float | None) -> float:
 
 def noise_sd_m(accuracy_m: float, inradius_m: float) -> float:
     """Standard deviation of a fix's noise per axis, metres, as far as this fence goes."""
-    return min(max(accuracy_m / 1.5, SD_MIN_M), inradius_m / 2.0)
+    return max(min(max(accuracy_m / 1.5, SD_MIN_M), inradius_m / 2.0), _SD_TINY_M)
 
 
 def probability_inside(depth: float, sd: float) -> float:
@@ -128,8 +130,9 @@ def step(
         The new stays (the same object if nothing changed) and the transitions: exits, enters,
         dwells, passes, each by fence id.
 
-    A stay in a fence that was deleted ends in silence; in one that was edited it goes on if the
-    new shape covers the fix, and ends in silence if not.
+    A stay in a fence that was deleted, or given to another brand that may not see the fix or does
+    not cover it, ends in silence. In one that was edited it goes on unless the fix is clear of the
+    new shape, and then ends in silence: noise must not turn an edit into a second enter.
     """
     if not stays and not covering and not met:
         return stays, ()
@@ -142,7 +145,7 @@ def step(
         )
         stays, before = (), None
     kept = _still_there(stays, fix, covering, current, told) if stays else ()
-    entered = _entered(kept, stays, fix, covering, told) if covering else ()
+    entered = _entered(kept, fix, covering, told) if covering else ()
     if entered:
         kept = tuple(sorted((*kept, *entered), key=_fence_id))
     if kept:
@@ -176,12 +179,11 @@ def _still_there(
         changed = True
         now = current(fence.id)
         if now is not fence:
-            if now is not None and now in covering:
+            if now is not None and _goes_on(fence, now, fix, covering):
                 kept.append(stay._replace(fence=now, clear_fixes=0))
             continue
         away_m = -depth_m(fence, fix.lon, fix.lat)
-        margin_m = max(EXIT_MARGIN_INRADII * fence.inradius_m, EXIT_MARGIN_MIN_M)
-        clear = stay.clear_fixes + 1 if away_m - fix.accuracy_m > margin_m else 0
+        clear = stay.clear_fixes + 1 if _is_clear(fence, away_m, fix) else 0
         if clear < EXIT_FIXES:
             kept.append(stay._replace(clear_fixes=clear))
         else:
@@ -191,8 +193,21 @@ def _still_there(
     return tuple(kept) if changed else stays
 
 
+def _is_clear(fence: Fence, away_m: float, fix: Fix) -> bool:
+    """Whether the whole error circle of a fix lies outside the fence with its margin."""
+    margin_m = max(EXIT_MARGIN_INRADII * fence.inradius_m, EXIT_MARGIN_MIN_M)
+    return away_m - fix.accuracy_m > margin_m
+
+
+def _goes_on(before: Fence, now: Fence, fix: Fix, covering: Sequence[Fence]) -> bool:
+    """Whether a stay in an edited fence goes on in what the fence is now."""
+    if now in covering:
+        return True
+    return now.brand == before.brand and not _is_clear(now, -depth_m(now, fix.lon, fix.lat), fix)
+
+
 def _entered(
-    kept: Stays, stays: Stays, fix: Fix, covering: Sequence[Fence], told: list[Transition]
+    kept: Stays, fix: Fix, covering: Sequence[Fence], told: list[Transition]
 ) -> tuple[Stay, ...]:
     """New stays in those of the covering fences that the fix is surely enough inside of."""
     if fix.accuracy_m > ENTER_ACCURACY_MAX_M:

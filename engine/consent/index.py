@@ -8,14 +8,18 @@ The rule is default deny, any no wins, order is irrelevant (as in Cedar, where i
     no row                                                      -> no_record
     need & (floor | denies for all, the brand, a category)      -> denied
     need & ~(grants for all, the brand, a category)             -> no_grant
-    contact: the channel, the hour of the week in their zone    -> channel, quiet_hours
+    contact: no such grant for the channel, for the hour        -> channel, quiet_hours
     else allowed
+
+Channels and hours belong to the grant that names them: contact is allowed if one grant that
+applies allows it on this channel at this hour. So what a grant adds goes with it, and taking a
+grant away never allows what was not allowed before.
 
 A row is immutable and shared by all residents whose records come to the same.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -24,14 +28,12 @@ from engine.consent.lanes import (
     CATEGORIES,
     CHANNEL_BIT,
     MATCH_NEED,
-    OFFER_NEED,
-    PURPOSE_NUMBER,
     PURPOSES,
     USE_LOCATION,
     lane,
     lanes,
 )
-from engine.consent.record import Record, WeekWindow, record_id
+from engine.consent.record import Record, Scope, WeekWindow, record_id
 from engine.localtime import LocalClock, clock_of
 
 FOREVER_MS: Final = 1 << 62
@@ -42,7 +44,6 @@ WEEK_DEFAULT: Final = (
     WeekWindow(days=(1, 2, 3, 4, 5, 6, 7), from_hour=QUIET_UNTIL_HOUR, to_hour=QUIET_FROM_HOUR),
 )
 """A resident may be reached outside the quiet hours, 21:00 to 08:00, until they say otherwise."""
-ANY_CHANNEL: Final = sum(CHANNEL_BIT.values())
 
 
 def week_mask(windows: Iterable[WeekWindow]) -> int:
@@ -58,7 +59,7 @@ def week_mask(windows: Iterable[WeekWindow]) -> int:
 
 
 _WEEK_DEFAULT_MASK: Final = week_mask(WEEK_DEFAULT)
-_CONTACT: Final = tuple(lanes(purpose, ("contact",), CATEGORIES) for purpose in PURPOSES)
+_CONTACT: Final = sum(lanes(purpose, ("contact",), CATEGORIES) for purpose in PURPOSES)
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -66,6 +67,19 @@ class Standing(msgspec.Struct, frozen=True):
 
     record: Record
     lanes: int
+
+
+class Reach(NamedTuple):
+    """How some lanes of contact may be used, as one grant has it."""
+
+    lanes: int
+    channels: int
+    """Bits of the channels."""
+    week: int
+    """Hours of the week, as from `week_mask`."""
+
+
+Reaches = tuple[Reach, ...]
 
 
 class Row(msgspec.Struct, frozen=True, weakref=True):
@@ -79,10 +93,10 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
     deny_category: dict[str, int] = {}
     grant_brand: dict[str, int] = {}
     deny_brand: dict[str, int] = {}
-    channels: tuple[int, ...] = (ANY_CHANNEL,) * len(PURPOSES)
-    """By purpose: bits of the channels on which the resident may be reached."""
-    week: tuple[int, ...] = (_WEEK_DEFAULT_MASK,) * len(PURPOSES)
-    """By purpose: hours of the week in which the resident may be reached."""
+    reach_all: Reaches = ()
+    """What the grants of contact for all say of channels and hours, sorted."""
+    reach_category: dict[str, Reaches] = {}
+    reach_brand: dict[str, Reaches] = {}
     uses_location: bool = False
     """Whether anybody may use the precise location for anything: the first gate."""
     matches_all: bool = False
@@ -118,12 +132,44 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             return "denied"
         return "no_grant" if need & ~grants else None
 
-    def contact_refusal(self, purpose: str, channel: str, hour_of_week: int) -> str | None:
-        """Why the resident does not want to be reached this way at this hour, or None."""
-        number = PURPOSE_NUMBER[purpose]
-        if not self.channels[number] & CHANNEL_BIT[channel]:
-            return "channel"
-        return None if self.week[number] >> hour_of_week & 1 else "quiet_hours"
+    def contact_refusal(
+        self,
+        need: int,
+        brand: str,
+        categories: Sequence[str],
+        channel: str,
+        hour_of_week: int,
+    ) -> str | None:
+        """Why a brand may not reach the resident this way at this hour, or None.
+
+        Args:
+            need: lanes, of which those of contact are looked at; `refusal` has let them pass.
+            brand: who wants to reach them.
+            categories: as for `refusal`.
+            channel: one of `lanes.CHANNELS`.
+            hour_of_week: in the resident's zone; 0 is Monday 00:00 to 00:59.
+        """
+        bit = CHANNEL_BIT[channel]
+        on_channel = in_hours = 0
+        for reaches in self._reaches(brand, categories):
+            for held, channels, week in reaches:
+                if channels & bit:
+                    on_channel |= held
+                    if week >> hour_of_week & 1:
+                        in_hours |= held
+        need &= _CONTACT
+        if not need & ~in_hours:
+            return None
+        return "channel" if need & ~on_channel else "quiet_hours"
+
+    def _reaches(self, brand: str, categories: Sequence[str]) -> Iterator[Reaches]:
+        """Those that apply to a brand."""
+        yield self.reach_all
+        if self.reach_brand:
+            yield self.reach_brand.get(brand, ())
+        if self.reach_category:
+            for category in categories:
+                yield self.reach_category.get(category, ())
 
 
 def standing_of(records: Iterable[Record]) -> list[Standing]:
@@ -158,13 +204,11 @@ def _less(old: Standing, record: Record, said: int) -> Standing:
 def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
     """What standing records come to at an instant, and until when (a grant expires).
 
-    Where several grants of contact for one purpose name channels or hours, only what all of them
-    allow is allowed.
+    Where a grant of contact excepts places nobody can tell yet whether the resident is in one of
+    them, which means no: it grants no contact.
     """
     by_scope: dict[tuple[str, str], dict[str, int]] = {}
-    totals = {"grant": 0, "deny": 0}
-    channels = [ANY_CHANNEL] * len(PURPOSES)
-    week: list[int | None] = [None] * len(PURPOSES)
+    reach: dict[tuple[str, str], set[Reach]] = {}
     next_change = FOREVER_MS
     for held in standing:
         record = held.record
@@ -172,51 +216,63 @@ def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
             if record.expires_ms <= now_ms:
                 continue
             next_change = min(next_change, record.expires_ms)
-        if record.scope.all:
-            totals[record.effect] |= held.lanes
-        else:
-            kind = "category" if record.scope.category is not None else "brand"
-            name = record.scope.category or record.scope.brand or ""
-            sparse = by_scope.setdefault((record.effect, kind), {})
-            sparse[name] = sparse.get(name, 0) | held.lanes
-        number = PURPOSE_NUMBER[record.purpose]
-        if record.effect == "grant" and held.lanes & _CONTACT[number]:
-            if record.channels is not None:
-                channels[number] &= sum(CHANNEL_BIT[name] for name in set(record.channels))
-            hours = week_mask(WEEK_DEFAULT if record.week is None else record.week)
-            before = week[number]
-            week[number] = hours if before is None else before & hours
-    return _row(by_scope, totals, channels, week), next_change
+        said = held.lanes
+        kind, name = _kind_and_name(record.scope)
+        if record.effect == "grant" and said & _CONTACT:
+            if record.places:
+                said &= ~_CONTACT
+            else:
+                reach.setdefault((kind, name), set()).add(_reach(record, said & _CONTACT))
+        sparse = by_scope.setdefault((record.effect, kind), {})
+        sparse[name] = sparse.get(name, 0) | said
+    reaches = {scope: tuple(sorted(held)) for scope, held in reach.items()}
+    return _row(by_scope, reaches), next_change
+
+
+def _kind_and_name(scope: Scope) -> tuple[str, str]:
+    """A scope as a key: `all` has no name. One that names nobody is a brand that nobody has."""
+    if scope.all:
+        return "all", ""
+    if scope.category is not None:
+        return "category", scope.category
+    return "brand", scope.brand or ""
+
+
+def _reach(record: Record, contact: int) -> Reach:
+    """What a grant of contact says of channels and hours."""
+    names = CHANNEL_BIT if record.channels is None else set(record.channels)
+    hours = _WEEK_DEFAULT_MASK if record.week is None else week_mask(record.week)
+    return Reach(contact, sum(CHANNEL_BIT[name] for name in names), hours)
 
 
 def _row(
-    by_scope: dict[tuple[str, str], dict[str, int]],
-    totals: dict[str, int],
-    channels: list[int],
-    week: list[int | None],
+    by_scope: dict[tuple[str, str], dict[str, int]], reach: dict[tuple[str, str], Reaches]
 ) -> Row:
     """Put the parts together, with the two shortcuts that the hot path takes."""
+    grant_all = by_scope.get(("grant", "all"), {}).get("", 0)
+    deny_all = by_scope.get(("deny", "all"), {}).get("", 0)
     deny_category = by_scope.get(("deny", "category"), {})
     deny_brand = by_scope.get(("deny", "brand"), {})
-    grants = totals["grant"]
+    grants = grant_all
     for sparse in (by_scope.get(("grant", "category"), {}), by_scope.get(("grant", "brand"), {})):
         for granted in sparse.values():
             grants |= granted
-    denied_somewhere = totals["deny"]
+    denied_somewhere = deny_all
     for sparse in (deny_category, deny_brand):
         for denied in sparse.values():
             denied_somewhere |= denied
     return Row(
-        grant_all=totals["grant"],
-        deny_all=totals["deny"],
+        grant_all=grant_all,
+        deny_all=deny_all,
         grant_category=by_scope.get(("grant", "category"), {}),
         deny_category=deny_category,
         grant_brand=by_scope.get(("grant", "brand"), {}),
         deny_brand=deny_brand,
-        channels=tuple(channels),
-        week=tuple(_WEEK_DEFAULT_MASK if mask is None else mask for mask in week),
-        uses_location=bool(grants & USE_LOCATION & ~totals["deny"]),
-        matches_all=not MATCH_NEED & (denied_somewhere | ~totals["grant"]),
+        reach_all=reach.get(("all", ""), ()),
+        reach_category={name: held for (kind, name), held in reach.items() if kind == "category"},
+        reach_brand={name: held for (kind, name), held in reach.items() if kind == "brand"},
+        uses_location=bool(grants & USE_LOCATION & ~deny_all),
+        matches_all=not MATCH_NEED & (denied_somewhere | ~grant_all),
     )
 
 
@@ -295,26 +351,37 @@ class PreferenceIndex:
         need = offer_need(purpose)
         return entry.row.refusal(
             need, brand, categories, deny_categories
-        ) or entry.row.contact_refusal(purpose, channel, entry.clock.at(now_ms).hour_of_week)
+        ) or entry.row.contact_refusal(
+            need, brand, categories, channel, entry.clock.at(now_ms).hour_of_week
+        )
 
     def redeemable(
-        self, resident: str, brand: str, categories: Sequence[str], now_ms: int, mono_ms: int
+        self,
+        resident: str,
+        brand: str,
+        categories: Sequence[str],
+        now_ms: int,
+        mono_ms: int,
+        *,
+        deny_categories: Sequence[str] = (),
+        purpose: str = "offers",
     ) -> str | None:
         """Why a code may not be redeemed any more, or None: the third gate.
 
         The hour and the channel do not matter here: the resident comes to the till themselves.
+        `categories` and `deny_categories` are as for `Row.refusal`, `purpose` is the offer's.
         """
         if self.is_stale(mono_ms):
             return "stale"
         entry = self.entry(resident, now_ms)
         if entry is None:
             return "no_record"
-        return entry.row.refusal(OFFER_NEED, brand, categories)
+        return entry.row.refusal(offer_need(purpose), brand, categories, deny_categories)
 
     def allowing(
-        self, resident: str, need: int, brand: str, categories: Sequence[str]
+        self, resident: str, need: int, brand: str, categories: Sequence[str], *, now_ms: int
     ) -> list[str]:
-        """Ids of the records by which a brand holds the lanes needed, sorted."""
+        """Ids of the records by which a brand holds the lanes needed at an instant, sorted."""
         entry = self._entries.get(resident)
         if entry is None:
             return []
@@ -323,6 +390,7 @@ class PreferenceIndex:
             for held in entry.standing
             if held.record.effect == "grant"
             and held.lanes & need
+            and (held.record.expires_ms is None or now_ms < held.record.expires_ms)
             and (
                 held.record.scope.all
                 or held.record.scope.brand == brand
@@ -338,15 +406,15 @@ class PreferenceIndex:
 
 def _key(row: Row) -> list[object]:
     """A row's content as plain values in one order; ints beyond 64 bits as text."""
-    fields = [getattr(row, name) for name in row.__struct_fields__]
-    return [
-        sorted((k, hex(v)) for k, v in f.items())
-        if isinstance(f, dict)
-        else [hex(v) for v in f]
-        if isinstance(f, tuple)
-        else hex(f)
-        for f in fields
-    ]
+    return [_plain(getattr(row, name)) for name in row.__struct_fields__]
+
+
+def _plain(held: object) -> object:
+    if isinstance(held, dict):
+        return sorted((name, _plain(inner)) for name, inner in held.items())
+    if isinstance(held, tuple):
+        return [_plain(inner) for inner in held]
+    return hex(held) if isinstance(held, int) else held
 
 
 _OFFER_NEEDS: Final = {

@@ -137,7 +137,9 @@ def rejected(raw: bytes, refused: BodyRefused) -> Decision:
     except (msgspec.DecodeError, RecursionError):
         seen = _Loose()
     problem = refused.errors[0] if refused.errors else None
-    detail = refused.detail if problem is None else f"{problem.path}: {problem.detail}"
+    detail = refused.detail
+    if problem is not None:
+        detail = f"{problem.path}: {problem.detail}" if problem.path else problem.detail
     return Decision(
         "",
         seen.resident if isinstance(seen.resident, str) else "",

@@ -57,6 +57,8 @@ class Circumstances(NamedTuple):
     attention: Attention
     now_ms: int
     age_ms: int
+    mock: bool
+    """The phone says that the position is made up."""
 
 
 def candidates(events: Sequence[Transition], told: Circumstances) -> list[Candidate]:
@@ -110,13 +112,16 @@ def _withheld(offer: Offer, event: Transition, told: Circumstances) -> str | Non
         return "assumed_event"
     if told.age_ms > AGE_FOR_OFFER_MAX_MS:
         return "too_old"
+    if told.mock:
+        return "mock_position"
     local = told.entry.clock.at(told.now_ms)
     row, book = told.entry.row, told.book
     brand_categories = book.categories(offer.brand)
     categories = offer.categories or brand_categories
+    need = offer_need(offer.purpose)
     if reason := row.refusal(
-        offer_need(offer.purpose), offer.brand, categories, brand_categories
-    ) or row.contact_refusal(offer.purpose, offer.channel, local.hour_of_week):
+        need, offer.brand, categories, brand_categories
+    ) or row.contact_refusal(need, offer.brand, categories, offer.channel, local.hour_of_week):
         return reason
     brand = book.brands.get(offer.brand)
     resident = told.resident
@@ -126,6 +131,7 @@ def _withheld(offer: Offer, event: Transition, told: Circumstances) -> str | Non
             None if brand is None else brand.caps.per_resident_day,
             resident.claims,
             resident.by_offer.get(offer.id, 0),
+            resident.older_ms.get(offer.id),
             told.now_ms,
             local,
         )

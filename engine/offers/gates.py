@@ -40,6 +40,7 @@ def cap_refusal(
     brand_per_day: int | None,
     claims: Iterable[ClaimRow],
     made_ever: int,
+    older_ms: int | None,
     now_ms: int,
     local: LocalTime,
 ) -> str | None:
@@ -50,12 +51,15 @@ def cap_refusal(
         brand_per_day: the brand's cap for one resident and day, None: none.
         claims: the resident's claims that stand, at least of the last 8 days.
         made_ever: how many claims of this offer the resident has had.
+        older_ms: when the newest of these that is not among `claims` was made, None: there is none.
         now_ms: Unix milliseconds.
         local: now in the resident's zone; days are the resident's.
     """
     caps = offer.caps
     of_offer_today = of_brand_today = 0
     cooling_after_ms = now_ms - caps.cool_down_s * 1_000
+    if older_ms is not None and older_ms > cooling_after_ms:
+        return "cool_down"
     for claim in claims:
         if claim.made.brand != offer.brand:
             continue
