@@ -241,10 +241,10 @@ def test_a_segment_meets_a_polygon_where_the_planar_short_way_does(
     start = (lon + 360) % 360 if abs(lon) > 90.0 else lon
     line = shapely.LineString([(start, lat), (start + east, lat1)])
     gap = min(shapely.distance(part, line) for part in unrolled)
-    if 0 < gap < 1e-9:
-        return
-
-    assert meets(fence, lon, lat, wrap(start + east), lat1) == (gap == 0)
+    deep = any(shapely.intersects(shapely.buffer(part, -1e-9), line) for part in unrolled)
+    # To unroll rounds: within a billionth of a degree the oracle does not know.
+    if gap > 1e-9 or deep:
+        assert meets(fence, lon, lat, wrap(start + east), lat1) == deep
 
 
 @given(lons, st.floats(-80, 80), st.floats(5, 200_000), st.data())
