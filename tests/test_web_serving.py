@@ -436,7 +436,7 @@ async def _accepts(port: int) -> bool:
     """Whether somebody still listens there."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionRefusedError:
+    except ConnectionError:
         return False
     writer.close()
     return True
