@@ -62,7 +62,12 @@ def _fences(stays: bytes | None) -> set[str]:
 
 def faults(books: Books, crowd: Crowd) -> list[str]:
     """Everything in which the books are not what they must be; none: all is well."""
-    return [*crowd.ledger.wrong, *_missing(books, crowd), *overdrawn(books, crowd.town)]
+    return [
+        *crowd.ledger.wrong,
+        *_missing(books, crowd),
+        *_astray(books, crowd),
+        *overdrawn(books, crowd.town),
+    ]
 
 
 def _missing(books: Books, crowd: Crowd) -> list[str]:
@@ -72,6 +77,15 @@ def _missing(books: Books, crowd: Crowd) -> list[str]:
         for claim, told in crowd.ledger.claims.items()
         if books.claims.get(claim) != told
     ]
+
+
+def _astray(books: Books, crowd: Crowd) -> list[str]:
+    """Enters that were told and are not there."""
+    wrong = []
+    for walker in crowd.walkers:
+        lost = walker.inside - walker.unsure - books.stays.get(walker.resident, set())
+        wrong += [f"a stay in {fence} was told and is not there" for fence in lost]
+    return wrong
 
 
 def overdrawn(books: Books, town: Town) -> list[str]:

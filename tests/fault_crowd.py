@@ -19,6 +19,7 @@ FIXES_A_FENCE: Final = 2
 """The second fix in a fence is the one that shows that the fence before was left."""
 AGAIN_S: Final = 0.02
 """Between a refusal and the next try."""
+LAST_ANSWER_S: Final = 20.0
 REFUSALS: Final = frozenset({"not_durable", "stale", "overloaded"})
 """What a ping may be told instead of an answer."""
 
@@ -69,6 +70,7 @@ class Walker:
         asked: the ping that was sent and whose answer was not read.
         last: the last ping that was answered.
         inside: fences entered and not left, as far as the phone was told.
+        unsure: those of them that it may have left by a fix whose answer it never got.
     """
 
     resident: str
@@ -77,6 +79,7 @@ class Walker:
     asked: Json | None = None
     last: Json | None = None
     inside: set[str] = field(default_factory=set)
+    unsure: set[str] = field(default_factory=set)
     visited: int = 0
 
     def next_ping(self) -> Json:
@@ -102,32 +105,47 @@ class Walker:
     async def send(self, service: Service, ledger: Ledger, ping: Json) -> Reply:
         """Post a ping and write the answer down; `asked` stays if none was read."""
         self.asked = ping
-        reply = await service.call("POST", "/v1/pings", ping)
+        try:
+            reply = await service.call("POST", "/v1/pings", ping)
+        except (aiohttp.ClientError, OSError):
+            self.unsure |= self.inside
+            raise
         self.asked = None
         ledger.note(ping, reply)
         if reply.status == 200:
             self.last = ping
-            for event in reply.body["events"]:
-                if event["kind"] == "enter":
-                    if event["fence"] in self.inside:
-                        ledger.wrong.append(f"{event['fence']} was entered from inside")
-                    self.inside.add(event["fence"])
-                elif event["kind"] == "exit":
-                    self.inside.discard(event["fence"])
+            ledger.wrong += self._moved(reply.body["events"])
+        else:
+            self.unsure |= self.inside
         return reply
+
+    def _moved(self, events: list[Json]) -> list[str]:
+        """Follow what the phone was told; what is wrong with it."""
+        wrong = []
+        for event in events:
+            fence, kind = event["fence"], event["kind"]
+            if kind == "enter":
+                if fence in self.inside - self.unsure:
+                    wrong.append(f"{fence} was entered from inside")
+                self.inside.add(fence)
+            elif kind == "exit":
+                self.inside.discard(fence)
+            self.unsure.discard(fence)
+        return wrong
 
     async def walk(self, service: Service, ledger: Ledger, stop: asyncio.Event) -> None:
         """Walk until told to stop or until the service is gone; a refused ping is sent again."""
-        ping = self.next_ping()
-        while not stop.is_set():
+        ping, refused = self.next_ping(), False
+        while refused or not stop.is_set():
             try:
                 reply = await self.send(service, ledger, ping)
             except (aiohttp.ClientError, OSError):
                 return
-            if reply.status == 200:
-                ping = self.next_ping()
-            else:
+            refused = reply.status != 200
+            if refused:
                 await asyncio.sleep(AGAIN_S)
+            else:
+                ping = self.next_ping()
 
 
 class Crowd:
@@ -156,6 +174,9 @@ class Crowd:
             yield
         finally:
             self._stop.set()
+            _, late = await asyncio.wait(tasks, timeout=LAST_ANSWER_S)
+            for task in late:
+                task.cancel()
             await asyncio.gather(*tasks)
 
     @property
