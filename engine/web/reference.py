@@ -1,0 +1,147 @@
+"""The reference pages that are made from the tables: routes, errors, and the words of decisions.
+
+``python -m engine.web.reference docs/reference`` writes them; a test holds them to the tables.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from engine.decision import EVENT_KINDS, STATUSES, WITHHELD
+from engine.ping import REJECT_CODES
+from engine.web.auth import ROLES
+from engine.web.openapi import document
+from engine.web.problem import CODES
+from engine.web.route import Route, is_nothing
+from engine.web.routes import ROUTES
+
+_MADE = "<!-- Made by `python -m engine.web.reference docs/reference`; do not edit. -->\n"
+
+
+def pages() -> dict[str, str]:
+    """File name -> text."""
+    return {"api.md": _api(), "errors.md": _errors(), "decisions.md": _decisions()}
+
+
+def _api() -> str:
+    """Every route: who may call it, what it takes, what it answers."""
+    by_tag: dict[str, list[Route]] = defaultdict(list)
+    for route in ROUTES:
+        by_tag[route.tag].append(route)
+    described = document(ROUTES)
+    parts = [
+        "# The HTTP API\n",
+        _MADE,
+        "`GET /openapi.json` describes the same in OpenAPI 3.1, with the schema of every body. "
+        "Errors are problem+json with a stable `code`; [errors.md](errors.md) lists them.\n",
+        "## Roles\n",
+        "`Authorization: Bearer <key>`. A key has one role.\n",
+        _table(("role", "may"), ROLES.items()),
+    ]
+    for tag, routes in by_tag.items():
+        parts.append(f"## {tag.capitalize()}\n")
+        parts += [_route(route, described) for route in routes]
+    return "\n".join(parts)
+
+
+def _route(route: Route, described: Mapping[str, Any]) -> str:
+    """One route."""
+    operation = described["paths"][route.path][route.method.lower()]
+    statuses = ", ".join(str(status) for status in route.statuses)
+    roles = ", ".join(f"`{role}`" for role in route.roles) or "anybody"
+    parts = [f"### `{route.name}`\n", f"{route.summary} For {roles}. Success: {statuses}.\n"]
+    if told := operation.get("parameters"):
+        rows = [(f"`{one['name']}`", one["in"], _schema(one["schema"])) for one in told]
+        parts.append(_table(("parameter", "in", "type"), rows))
+    if body := operation.get("requestBody"):
+        parts.append(f"Body: {_schema(body['content']['application/json']['schema'])}.\n")
+    if not is_nothing(route.signature().result):
+        (content,) = operation["responses"][str(route.statuses[0])]["content"].values()
+        parts.append(f"Answer: {_schema(content['schema'])}.\n")
+    if route.example is not None:
+        told = msgspec.json.format(msgspec.json.encode(route.example)).decode()
+        parts.append(f"```json\n{told}\n```\n")
+    parts.append(f"Errors: {', '.join(f'`{code}`' for code in route.all_codes())}.\n")
+    return "\n".join(parts)
+
+
+def _schema(schema: Mapping[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
+    for several in ("anyOf", "oneOf"):
+        if several in schema:
+            return " or ".join(_schema(one) for one in schema[several])
+    words = str(schema.get("type", "any"))
+    if "minimum" in schema and "maximum" in schema:
+        words += f" {schema['minimum']} to {schema['maximum']}"
+    if schema.get("default") is not None:
+        words += f", {schema['default']} by default"
+    return words
+
+
+def _errors() -> str:
+    """Every code of an error."""
+    rows = [
+        (f"`{code}`", str(kind.status), kind.title, kind.meaning) for code, kind in CODES.items()
+    ]
+    return "\n".join(
+        (
+            "# Errors\n",
+            _MADE,
+            "An error is `application/problem+json` (RFC 9457): `title`, `status`, `code`, "
+            "`detail`, and `errors` with `path`, `code` and `detail` where several or nested "
+            "things were wrong. Branch on `code`: it is stable. No error holds a position or a "
+            "resident's id. 429 and 503 carry `Retry-After`, in seconds.\n",
+            _table(("code", "status", "title", "what is right"), rows),
+        )
+    )
+
+
+def _decisions() -> str:
+    """The words that a decision is made of."""
+    return "\n".join(
+        (
+            "# Decisions\n",
+            _MADE,
+            "A ping is answered with one decision.\n",
+            "## `status`\n",
+            "Of several the first that applies is given; `shed` can replace any.\n",
+            _table(("status", "meaning"), _words(STATUSES)),
+            "## `withheld`\n",
+            "The gate that the furthest candidate failed, in the order of the gates; null where an "
+            "offer was made or none was waiting.\n",
+            _table(("reason", "meaning"), _words(WITHHELD)),
+            "## `events[].kind`\n",
+            f"One ping tells them in this order: {', '.join(f'`{kind}`' for kind in EVENT_KINDS)}.",
+            "\n## `reject.code`\n",
+            "Of a ping that was `rejected`: "
+            + ", ".join(f"`{code}`" for code in REJECT_CODES)
+            + ", or `invalid_ping` for one in a batch that could not be read. Of one that was "
+            "`shed`: `not_durable`, `stale`, `overloaded`.\n",
+        )
+    )
+
+
+def _words(words: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(f"`{word}`", meaning) for word, meaning in words.items()]
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """A table in Markdown."""
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def main(folder: Path) -> None:
+    """Write the pages."""
+    for name, text in pages().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
