@@ -5,6 +5,7 @@ integer, under which the tree and the arrays have it.
 """
 
 import math
+import struct
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -13,18 +14,20 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geofences.boundary import Polygonal, has_spellings, short_lines
-from geofences.fence import BBox, Circle, Fence
+from geofences.boundary import has_spellings, short_lines
+from geofences.fence import Area, BBox, Fence
 from geofences.globe import ecef, ecef_many
 from geofences.measure import Rim, bend_m
 from geofences.tree import BoxTree
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
-Held: TypeAlias = tuple[Fence, Polygonal | None, float, float, float, float, float]
-"""A fence, its geometry unless it is a circle, and a circle's centre in space and doubt."""
 
 _by_id = attrgetter("id")
+
+_RIM_SIZE = 40
+_rim_at = struct.Struct("5d").unpack_from
+"""Five numbers side by side are one cache line; as Python floats they would be five misses."""
 
 
 class FenceIndex:
@@ -61,7 +64,7 @@ class FenceIndex:
         """
         if fence.id in self._slots:
             raise ValueError(f"fence {fence.id} is there already")
-        slot = self._free.pop() if self._free else len(self._held)
+        slot = self._free.pop() if self._free else len(self._fences)
         self._slots[fence.id] = slot
         self._hold(slot, fence)
         for box in fence.boxes:
@@ -77,7 +80,7 @@ class FenceIndex:
         slot = self._slots.pop(fence_id, None)
         if slot is None:
             return False
-        fence = self._held[slot][0]
+        fence = self._fences[slot]
         for box in fence.boxes:
             self._tree.delete(slot, box)
         # What is held in a free slot is never looked at; it goes when the slot is used again.
@@ -98,14 +101,14 @@ class FenceIndex:
     def get(self, fence_id: str) -> Fence | None:
         """The fence of this id, if it is there."""
         slot = self._slots.get(fence_id)
-        return None if slot is None else self._held[slot][0]
+        return None if slot is None else self._fences[slot]
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def __iter__(self) -> Iterator[Fence]:
         for _, slot in sorted(self._slots.items()):
-            yield self._held[slot][0]
+            yield self._fences[slot]
 
     def within_box(self, box: BBox) -> tuple[Fence, ...]:
         """The fences with a box that has a position in common with this one, for listing.
@@ -113,7 +116,7 @@ class FenceIndex:
         Conservative: a fence's boxes are a little larger than the fence.
         """
         slots = set(self._tree.meeting(*box)) if np.isfinite(box).all() else ()
-        return tuple(sorted((self._held[slot][0] for slot in slots), key=_by_id))
+        return tuple(sorted((self._fences[slot] for slot in slots), key=_by_id))
 
     def covering(self, lon: float, lat: float) -> tuple[Fence, ...]:
         """The fences that cover a position, boundary included, as `measure.covers` has it.
@@ -156,7 +159,7 @@ class FenceIndex:
         covering, others = self._sift(slots, lon1, lat1)
         if not others:
             return covering, ()
-        return covering, _met(others, lon0, lat0, lon1, lat1)
+        return covering, self._met(others, lon0, lat0, lon1, lat1)
 
     def covering_many(self, lon_lat: Floats) -> list[tuple[Fence, ...]]:
         """For each of many positions what `covering` says of it.
@@ -176,9 +179,9 @@ class FenceIndex:
             rows, slots = np.unique(np.stack((rows, slots)), axis=1)
         kept = self._refine_many(lon_lat[rows], slots)
         found: dict[int, list[Fence]] = {}
-        held = self._held
+        fences_by_slot = self._fences
         for row, slot in zip(rows[kept].tolist(), slots[kept].tolist(), strict=True):
-            found.setdefault(row, []).append(held[slot][0])
+            found.setdefault(row, []).append(fences_by_slot[slot])
         for row, fences in found.items():
             fences.sort(key=_by_id)
             answers[row] = tuple(fences)
@@ -186,63 +189,108 @@ class FenceIndex:
 
     def _sift(
         self, slots: list[int], lon: float, lat: float
-    ) -> tuple[tuple[Fence, ...], list[Held]]:
-        """Part candidates into the fences that cover the position, sorted, and the others."""
+    ) -> tuple[tuple[Fence, ...], list[int]]:
+        """Part candidates into the fences that cover the position, sorted, and other slots."""
         covering: list[Fence] = []
-        others: list[Held] = []
-        held = self._held
+        others: list[int] = []
+        fences, rims = self._fences, self._rim_bytes
         x, y, z = ecef(lon, lat)
         point: Any = None
         many_spellings = has_spellings(lon, lat)
         for slot in set(slots) if self._wide else slots:
-            candidate = held[slot]
-            fence, geometry, cx, cy, cz, near_2, far_2 = candidate
-            if geometry is None:
+            cx, cy, cz, near_2, far_2 = _rim_at(rims, slot * _RIM_SIZE)
+            if far_2:
                 dx, dy, dz = x - cx, y - cy, z - cz
                 chord_2 = dx * dx + dy * dy + dz * dz
-                inside = chord_2 < near_2 or (chord_2 <= far_2 and fence.ruler.covers(lon, lat))
+                inside = chord_2 < near_2 or (
+                    chord_2 <= far_2 and fences[slot].ruler.covers(lon, lat)
+                )
             elif many_spellings:
-                inside = fence.ruler.covers(lon, lat)
+                inside = fences[slot].ruler.covers(lon, lat)
             else:
                 if point is None:
                     self._lon_lat[0], self._lon_lat[1] = lon, lat
                     point = shapely.points(self._lon_lat)
-                inside = geometry.intersects(point)
+                area: Any = fences[slot].shape
+                inside = area.geometry.intersects(point)
             if inside:
-                covering.append(fence)
+                covering.append(fences[slot])
             else:
-                others.append(candidate)
+                others.append(slot)
         if len(covering) > 1:
             covering.sort(key=_by_id)
         return tuple(covering), others
+
+    def _met(
+        self, slots: list[int], lon0: float, lat0: float, lon1: float, lat1: float
+    ) -> tuple[Fence, ...]:
+        """Those of the candidates that `measure.meets` the segment, sorted.
+
+        What is the same for all candidates is worked out once, and a circle that is clearly missed
+        is seen to be so without a call: most are.
+        """
+        x, y, z = ecef(lon0, lat0)
+        x1, y1, z1 = ecef(lon1, lat1)
+        dx, dy, dz = x1 - x, y1 - y, z1 - z
+        length_2 = dx * dx + dy * dy + dz * dz
+        per_length_2 = 1.0 / length_2 if length_2 else 0.0
+        slack_m = bend_m(math.sqrt(length_2))
+        lines: tuple[shapely.LineString, ...] = ()
+        many_spellings = has_spellings(lon0, lat0) or has_spellings(lon1, lat1)
+        fences, rims = self._fences, self._rim_bytes
+        met: list[Fence] = []
+        for slot in slots:
+            cx, cy, cz, _, far_2 = _rim_at(rims, slot * _RIM_SIZE)
+            fence = fences[slot]
+            if far_2:
+                gx, gy, gz = cx - x, cy - y, cz - z
+                along = (gx * dx + gy * dy + gz * dz) * per_length_2
+                if along > 0.0:
+                    along = min(along, 1.0)
+                    gx, gy, gz = gx - along * dx, gy - along * dy, gz - along * dz
+                reach_m = fence.inradius_m + slack_m
+                if gx * gx + gy * gy + gz * gz > reach_m * reach_m:
+                    continue
+            elif not many_spellings:
+                lines = lines or short_lines(lon0, lat0, lon1, lat1)
+                area: Any = fence.shape
+                if any(map(area.geometry.intersects, lines)):
+                    met.append(fence)
+                continue
+            if fence.ruler.meets(lon0, lat0, lon1, lat1):
+                met.append(fence)
+        if len(met) > 1:
+            met.sort(key=_by_id)
+        return tuple(met)
 
     def _refine_many(self, lon_lat: Floats, slots: Ints) -> npt.NDArray[np.bool_]:
         """Whether each candidate covers its position: (k, 2) and (k,) to bool (k,)."""
         lon, lat = lon_lat[:, 0], lon_lat[:, 1]
         geometries = self._geometries[slots]
-        is_area = self._is_area[slots]
+        rims = self._rims[slots]
+        is_area = rims[:, 4] == 0.0
         kept = np.zeros(len(slots), dtype=np.bool_)
         kept[is_area] = shapely.intersects_xy(geometries[is_area], lon[is_area], lat[is_area])
-        rims = self._rims[slots[~is_area]]
+        rims = rims[~is_area]
         chord_2 = ((ecef_many(lon[~is_area], lat[~is_area]) - rims[:, :3]) ** 2).sum(1)
         kept[~is_area] = chord_2 < rims[:, 3]
         doubtful = np.zeros(len(slots), dtype=np.bool_)
         doubtful[~is_area] = (chord_2 >= rims[:, 3]) & (chord_2 <= rims[:, 4])
         doubtful |= is_area & ((np.abs(lon) == 180.0) | (np.abs(lat) == 90.0))
         for k in np.flatnonzero(doubtful).tolist():
-            ruler = self._held[slots[k]][0].ruler
+            ruler = self._fences[slots[k]].ruler
             kept[k] = ruler.covers(float(lon[k]), float(lat[k]))
         return kept
 
     def _rebuild(self, by_id: dict[str, Fence]) -> None:
         """Hold these fences and no others, with a tree built in bulk."""
         self._slots: dict[str, int] = {}
-        self._held: list[Held] = []
+        self._fences: list[Fence] = []
         self._free: list[int] = []
         self._wide = 0
         self._lon_lat = np.empty(2)
-        self._is_area = np.zeros(len(by_id), dtype=np.bool_)
         self._rims = np.zeros((len(by_id), 5))
+        self._rim_bytes = self._rims.data
         self._geometries = np.empty(len(by_id), dtype=np.object_)
         slots: list[int] = []
         boxes: list[BBox] = []
@@ -254,63 +302,20 @@ class FenceIndex:
         self._tree = BoxTree(slots, boxes)
 
     def _hold(self, slot: int, fence: Fence) -> None:
-        """Put a fence into a slot of the lists and arrays, which grow when it is a new one."""
+        """Put a fence into a slot of the list and arrays, which grow when it is a new one."""
+        if slot == len(self._fences):
+            self._fences.append(fence)
+        else:
+            self._fences[slot] = fence
+        if slot == len(self._rims):
+            room = max(64, slot)
+            self._rims = np.append(self._rims, np.zeros((room, 5)), axis=0)
+            self._rim_bytes = self._rims.data
+            self._geometries = np.append(self._geometries, np.empty(room, dtype=np.object_))
         ruler = fence.ruler
         if isinstance(ruler, Rim):
-            rim = (ruler.x, ruler.y, ruler.z, ruler.near_2, ruler.far_2)
+            self._rims[slot] = (ruler.x, ruler.y, ruler.z, ruler.near_2, ruler.far_2)
         else:
-            rim = (0.0, 0.0, 0.0, 0.0, 0.0)
-        geometry = None if isinstance(fence.shape, Circle) else fence.shape.geometry
-        held = (fence, geometry, *rim)
-        if slot == len(self._held):
-            self._held.append(held)
-        else:
-            self._held[slot] = held
-        if slot == len(self._is_area):
-            room = max(64, slot)
-            self._is_area = np.append(self._is_area, np.zeros(room, dtype=np.bool_))
-            self._rims = np.append(self._rims, np.zeros((room, 5)), axis=0)
-            self._geometries = np.append(self._geometries, np.empty(room, dtype=np.object_))
-        self._is_area[slot] = geometry is not None
-        self._rims[slot] = rim
-        self._geometries[slot] = geometry
+            self._rims[slot] = 0.0
+        self._geometries[slot] = fence.shape.geometry if isinstance(fence.shape, Area) else None
         self._wide += len(fence.boxes) > 1
-
-
-def _met(
-    candidates: list[Held], lon0: float, lat0: float, lon1: float, lat1: float
-) -> tuple[Fence, ...]:
-    """Those of the candidates that `measure.meets` the segment, sorted.
-
-    What is the same for all candidates is worked out once, and a circle that is clearly missed is
-    seen to be so without a call: most are.
-    """
-    x, y, z = ecef(lon0, lat0)
-    x1, y1, z1 = ecef(lon1, lat1)
-    dx, dy, dz = x1 - x, y1 - y, z1 - z
-    length_2 = dx * dx + dy * dy + dz * dz
-    per_length_2 = 1.0 / length_2 if length_2 else 0.0
-    slack_m = bend_m(math.sqrt(length_2))
-    lines: tuple[shapely.LineString, ...] = ()
-    many_spellings = has_spellings(lon0, lat0) or has_spellings(lon1, lat1)
-    met = []
-    for fence, geometry, cx, cy, cz, _, _ in candidates:
-        if geometry is None:
-            gx, gy, gz = cx - x, cy - y, cz - z
-            along = (gx * dx + gy * dy + gz * dz) * per_length_2
-            if along > 0.0:
-                along = min(along, 1.0)
-                gx, gy, gz = gx - along * dx, gy - along * dy, gz - along * dz
-            reach_m = fence.inradius_m + slack_m
-            if gx * gx + gy * gy + gz * gz > reach_m * reach_m:
-                continue
-        elif not many_spellings:
-            lines = lines or short_lines(lon0, lat0, lon1, lat1)
-            if any(map(geometry.intersects, lines)):
-                met.append(fence)
-            continue
-        if fence.ruler.meets(lon0, lat0, lon1, lat1):
-            met.append(fence)
-    if len(met) > 1:
-        met.sort(key=_by_id)
-    return tuple(met)
