@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from jsonschema import Draft202012Validator
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
 import engine.web
@@ -20,7 +20,7 @@ from engine.web.openapi import document
 from engine.web.problem import CODES
 from engine.web.reference import pages
 from engine.web.routes import ROUTES
-from tests.test_web_serving import offer, town
+from tests.web_town import offer, town
 
 ROOT = Path(__file__).resolve().parent.parent
 DESCRIBED = document(ROUTES)
@@ -30,7 +30,7 @@ SCHEMAS = DESCRIBED["components"]["schemas"]
 def problems(value: Any, schema: Any) -> list[str]:
     """What a value breaks of a schema, references into the description included."""
     whole = {**schema, "components": DESCRIBED["components"]}
-    return [error.message for error in Draft202012Validator(whole).iter_errors(value)]
+    return [error.message for error in OAS31Validator(whole).iter_errors(value)]
 
 
 def test_the_description_is_valid_openapi() -> None:

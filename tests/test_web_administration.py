@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from engine.web.auth import key_hash
-from tests.test_web_serving import LAT, LON, OPERATOR, fence, offer, town
+from tests.web_town import LAT, LON, OPERATOR, fence, offer, town
 
 BRAND = {"name": "Café", "categories": ["cafe"], "timezone": "Europe/Helsinki"}
 

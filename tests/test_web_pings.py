@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from engine.ping import Ping
+from engine.store.memory import MemoryStore
 from engine.web.pings import PingBody
-from tests.test_web_serving import SECRET_RESIDENT, offer, town
+from tests.web_town import SECRET_RESIDENT, offer, town
 
 HOUR_MS = 3_600_000
 
@@ -165,10 +166,11 @@ async def test_as_many_as_allowed_and_one_more(tmp_path: Path) -> None:
 
 async def test_what_cannot_be_made_durable_is_not_answered(tmp_path: Path) -> None:
     """503 for one ping and for a batch of which nothing is left; in its place in a mixed one."""
-    async with town(tmp_path) as here:
+    store = MemoryStore()
+    async with town(tmp_path, store) as here:
         await here.brand("cafe")
         await here.resident()
-        here.store.available = False
+        store.available = False
         one = await here.call("POST", "/v1/pings", here.ping())
         batch = await here.call("POST", "/v1/pings", {"pings": [here.ping()]})
         mixed = await here.call("POST", "/v1/pings", {"pings": [here.ping(), here.ping("nobody")]})

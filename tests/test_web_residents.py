@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_web_serving import OPERATOR, SECRET_RESIDENT, Town, offer, town
+from tests.web_town import OPERATOR, SECRET_RESIDENT, Town, offer, town
 
 ME = "/v1/residents/me"
 MARKETING = f"{ME}/preferences/marketing"

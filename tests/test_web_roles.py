@@ -4,7 +4,7 @@ from pathlib import Path
 
 from engine.web.auth import ROLES
 from engine.web.routes import ROUTES
-from tests.test_web_serving import town
+from tests.web_town import town
 
 ALLOWED = {
     "POST /v1/pings": "operator sender resident",

@@ -1,156 +1,19 @@
-"""The service over real HTTP: a town to call, what runs it, and what it does when pushed."""
+"""The service over real HTTP: what runs it, and what it does when pushed."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.app import _assemble
 from engine.changes import Changes
-from engine.config import Config
 from engine.store.memory import MemoryStore
 from engine.store.port import Committed
-from engine.web.context import Context
-from engine.web.server import serve
-
-OPERATOR = "pb_operator_of_the_tests"
-LON, LAT = 24.9414, 60.1699
-SECRET_RESIDENT = "resident-of-the-tests"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came back."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: Any
-
-    @property
-    def code(self) -> str:
-        """Of the problem."""
-        assert self.headers["Content-Type"] == "application/problem+json", self.body
-        assert self.body["status"] == self.status
-        return str(self.body["code"])
-
-
-@dataclass(slots=True)
-class Town:
-    """A running service and a way to call it."""
-
-    ctx: Context
-    store: MemoryStore
-    port: int
-    session: aiohttp.ClientSession
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        key: str | None = OPERATOR,
-        data: Any = None,
-        **headers: str,
-    ) -> Reply:
-        """One request; `body` goes as JSON, `data` as it is."""
-        told = {name.replace("_", "-"): value for name, value in headers.items()}
-        if key is not None:
-            told["Authorization"] = f"Bearer {key}"
-        sent = msgspec.json.encode(body) if body is not None else data
-        async with self.session.request(method, path, data=sent, headers=told) as response:
-            raw = await response.read()
-            is_json = "json" in response.headers.get("Content-Type", "")
-            value = msgspec.json.decode(raw) if raw and is_json else raw.decode()
-            return Reply(response.status, response.headers, value)
-
-    async def must(self, method: str, path: str, body: Any = None, **more: Any) -> Any:
-        """A request that has to succeed; its answer's body."""
-        reply = await self.call(method, path, body, **more)
-        assert reply.status < 300, reply
-        return reply.body
-
-    async def key(self, role: str, **more: Any) -> str:
-        """A new key."""
-        made = await self.must("POST", "/v1/keys", {"role": role, "name": role, **more})
-        return str(made["key"])
-
-    async def brand(self, brand: str, *, categories: tuple[str, ...] = ("cafe",)) -> None:
-        """A brand and its one fence, `<brand>-1`, 60 m around (LON, LAT)."""
-        wanted = {"name": brand, "categories": categories, "timezone": "Europe/Helsinki"}
-        await self.must("PUT", f"/v1/brands/{brand}", wanted)
-        await self.must("PUT", f"/v1/fences/{brand}-1", fence(brand))
-
-    async def resident(self, resident: str = SECRET_RESIDENT) -> str:
-        """A resident, in a zone where it is daytime, who wants offers; their key."""
-        zone = daytime_zone(self.ctx.clock_ms())
-        made = await self.must("POST", "/v1/residents", {"resident": resident, "timezone": zone})
-        marketing = f"/v1/residents/{resident}/preferences/marketing"
-        await self.must("PUT", marketing, {"opted_in": True}, key=made["key"])
-        return str(made["key"])
-
-    def ping(self, resident: str = SECRET_RESIDENT, **more: Any) -> dict[str, Any]:
-        """A ping inside the fences of the town, now."""
-        now_ms = self.ctx.clock_ms()
-        told = {"resident": resident, "at_ms": now_ms, "lon": LON, "lat": LAT, "accuracy_m": 5.0}
-        return told | more
-
-
-def fence(brand: str, *, lon: float = LON, lat: float = LAT, radius_m: float = 60) -> Any:
-    """A circle as a Feature."""
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Point", "coordinates": [lon, lat]},
-        "properties": {"brand": brand, "name": brand, "radius_m": radius_m},
-    }
-
-
-def offer(brand: str, **more: Any) -> dict[str, Any]:
-    """An offer at the brand's one fence."""
-    told = {"brand": brand, "title": "A bun", "body": "With any coffee.", "trigger": "enter"}
-    return told | {"fences": [f"{brand}-1"], "status": "live"} | more
-
-
-def daytime_zone(now_ms: int) -> str:
-    """A zone in which it is between 12:00 and 13:00 at the instant."""
-    ahead_h = 12 - now_ms // 3_600_000 % 24
-    return f"Etc/GMT{-ahead_h:+d}" if ahead_h else "Etc/GMT"
-
-
-@contextlib.asynccontextmanager
-async def town(
-    data: Path, store: MemoryStore | None = None, **settings: Any
-) -> AsyncIterator[Town]:
-    """A service on a free port, its store in memory."""
-    config = Config(data=data, operator_key=OPERATOR, **settings)
-    async with contextlib.AsyncExitStack() as stack:
-        store = store or MemoryStore()
-        await store.open()
-        stack.push_async_callback(store.close)
-        ctx = await _assemble(config, store, stack, asyncio.Event())
-        port = await stack.enter_async_context(serve(ctx, "127.0.0.1", 0))
-        session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
-        yield Town(ctx, store, port, await stack.enter_async_context(session))
-
-
-async def raw(port: int, *parts: bytes) -> bytes:
-    """Send bytes as they are and read until the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    for part in parts:
-        writer.write(part)
-        await writer.drain()
-    answer = await reader.read()
-    writer.close()
-    await writer.wait_closed()
-    return answer
+from tests.web_town import OPERATOR, SECRET_RESIDENT, offer, raw, town
 
 
 async def test_it_says_that_it_is_alive_and_ready(tmp_path: Path) -> None:
@@ -167,8 +30,9 @@ async def test_it_says_that_it_is_alive_and_ready(tmp_path: Path) -> None:
 
 async def test_it_is_not_ready_without_its_store(tmp_path: Path) -> None:
     """The check that fails is the one that says so; other calls are 503 with Retry-After."""
-    async with town(tmp_path) as here:
-        here.store.available = False
+    store = MemoryStore()
+    async with town(tmp_path, store) as here:
+        store.available = False
         ready = await here.call("GET", "/readyz", key=None)
         read = await here.call("GET", "/v1/brands/cafe")
 
