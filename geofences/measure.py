@@ -83,8 +83,8 @@ def make_fence(
 ) -> Fence:
     """Make a fence of a shape that is known to be good, with all that is precomputed.
 
-    Cost: 5 us for a circle, 0.1-0.3 ms for a shop's polygon, up to 0.3 s for 100,000 vertices:
-    a worker thread's work.
+    Cost: 5 us for a circle, 0.1-0.3 ms for a shop's polygon, 0.1-0.5 s for 100,000 vertices: a
+    worker thread's work.
     """
     if isinstance(shape, Circle):
         ruler: Ruler = Rim.of(shape)

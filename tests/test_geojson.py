@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import antimeridian
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from geofences.fence import Area, Circle, Fence, FenceRejected, Refusal
 from geofences.geojson import parse_fence, to_feature
 from geofences.measure import covers, depth_m
 from geofences.refusal import CODES, PROBLEMS_MAX
-from tests.strategies import box_ring, circles, feature, near, star, stars
+from tests.strategies import box_ring, circles, feature, near, star, stars, wrap
 
 BOX = box_ring(10, 50, 11, 51)
 BOWTIE = [[10, 50], [11, 51], [11, 50], [10, 51], [10, 50]]
@@ -327,6 +328,27 @@ def test_a_box_across_the_antimeridian_is_cut_there() -> None:
     assert geometry(fence).equals(expected)
 
 
+@given(
+    st.floats(175, 185).map(wrap),
+    st.floats(-70, 70),
+    st.lists(st.floats(0.5, 1.0), min_size=5, max_size=24),
+    st.floats(1_000.0, 600_000.0),
+    st.booleans(),
+)
+@settings(deadline=None)
+def test_the_cut_is_that_of_the_antimeridian_package(
+    lon: float, lat: float, rays: list[float], size_m: float, turned: bool
+) -> None:
+    """Which rounds crossings to 7 decimals, and positions not at all."""
+    ring = star(lon, lat, [size_m * ray for ray in rays])
+    ring = ring[::-1] if turned else ring
+    ours = geometry(parse_fence(polygon_of(ring)))
+
+    theirs = antimeridian.fix_polygon(shapely.Polygon(ring), fix_winding=True, great_circle=False)
+
+    assert ours.symmetric_difference(theirs).area <= 1e-7 * ours.length
+
+
 def test_a_hole_across_the_antimeridian_is_kept() -> None:
     """In a box, a band and a cap alike."""
     hole = box_ring(175, 45, -175, 55)
@@ -387,6 +409,12 @@ def test_what_is_written_is_read_as_the_same_fence(data: st.DataObject, fence: F
     again = parse_fence(json.loads(json.dumps(written)))
 
     assert to_feature(again) == written
+    if isinstance(fence.shape, Area):
+        corners = [
+            set(map(tuple, shapely.get_coordinates(geometry(one)).tolist()))
+            for one in (fence, again)
+        ]
+        assert corners[0] == corners[1]
     assert again.boxes == fence.boxes
     lon, lat = data.draw(near(fence))
     assert covers(again, lon, lat) == covers(fence, lon, lat)

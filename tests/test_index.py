@@ -13,6 +13,7 @@ from geofences.fence import Area, BBox, Circle, Fence
 from geofences.globe import GEOD
 from geofences.index import FenceIndex
 from geofences.measure import covers, meets
+from geofences.tree import BoxTree
 from tests.strategies import box_ring, circle, circles, near, polygon, star, stars, wrap
 
 POINTS = 40_000
@@ -256,6 +257,18 @@ def test_nothing_covers_a_position_that_is_none(town: list[Fence], bad: float) -
     assert index.along(bad, 52.5, *there) == (index.covering(*there), ())
     assert index.covering_many(np.array([(bad, 52.5), there])) == [(), index.covering(*there)]
     assert index.within_box(BBox(bad, 0, bad, 0)) == ()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_tree_takes_no_box_that_is_none(bad: float) -> None:
+    """It would match everything, or nothing."""
+    tree = BoxTree()
+
+    with pytest.raises(ValueError, match="finite"):
+        tree.insert(1, BBox(bad, 0, 1, 1))
+    with pytest.raises(ValueError, match="finite"):
+        BoxTree([1], [BBox(0, 0, 1, bad)])
+    assert tree.meeting(-180, -90, 180, 90) == []
 
 
 def test_an_empty_index_answers_everything_with_nothing() -> None:
