@@ -52,17 +52,19 @@ class ServerFailed(Exception):
     """The server did not start, or the load did not come through; the text is what was said."""
 
 
-def phases(rounds: int) -> list[Phase]:
+def phases(residents: int, rounds: int) -> list[Phase]:
     """What is measured, after all residents have been seen where they are, and stayed there.
 
-    Batches run three times the rounds, since they take a fifth of the time.
+    Batches run two and three times the rounds, since they take a fifth of the time. They never
+    come over so many connections that a resident's next ping could overtake the one before.
     """
+    few = max(1, min(8, residents // BATCH // 2))
     return [
         Phase(
             name="warm",
             rounds=WARM_ROUNDS,
             batch=BATCH,
-            connections=8,
+            connections=few,
             standing=CALM,
             step_ms=DWELL_S * 1_000,
         ),
@@ -71,11 +73,11 @@ def phases(rounds: int) -> list[Phase]:
             name="serve calm, batches of 100",
             rounds=3 * rounds,
             batch=BATCH,
-            connections=8,
+            connections=few,
             standing=CALM,
         ),
         Phase(name="serve walk, one a request", rounds=rounds),
-        Phase(name="serve walk, batches of 100", rounds=2 * rounds, batch=BATCH, connections=8),
+        Phase(name="serve walk, batches of 100", rounds=2 * rounds, batch=BATCH, connections=few),
     ]
 
 
@@ -102,7 +104,7 @@ def measure(*, fences: int, residents: int, rounds: int) -> list[Result]:
                 key=KEY,
                 residents=residents,
                 server_pid=pid,
-                phases=phases(rounds),
+                phases=phases(residents, rounds),
             )
             return _load(plan)
 
