@@ -170,7 +170,9 @@ def _tell_closed_lists(components: dict[str, Any]) -> None:
     decision["withheld"] = {"enum": [*WITHHELD, None], "description": _lines(WITHHELD)}
     components[Event.__name__]["properties"]["kind"] = {"enum": list(EVENT_KINDS)}
     shed = ("not_durable", "stale", "overloaded")
-    components["Reject"]["properties"]["code"] = {"enum": sorted({*REJECT_CODES, "invalid_ping", *shed})}
+    components["Reject"]["properties"]["code"] = {
+        "enum": sorted({*REJECT_CODES, "invalid_ping", *shed})
+    }
     problem = components[Problem.__name__]["properties"]
     problem["code"] = {
         "enum": list(CODES),

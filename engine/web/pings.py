@@ -10,6 +10,7 @@ from engine.decision import Decision, encode, encode_all
 from engine.ingest import native
 from engine.ping import Ping
 from engine.store.port import KeyRow
+from engine.web.auth import resident_of
 from engine.web.body import check_json
 from engine.web.context import Context
 from engine.web.fields import Lat, Lon
@@ -54,7 +55,7 @@ async def post_pings(ctx: Context, key: KeyRow, body: bytes) -> Answer[Decision]
         given = native.decode_request(
             body,
             received_ms=ctx.clock_ms(),
-            resident=key.resident if key.role == "resident" else None,
+            resident=resident_of(key, "me") if key.role == "resident" else None,
             pings_max=ctx.config.pings_max,
         )
     except native.BodyRefused as refused:

@@ -70,6 +70,21 @@ def _watch(ctx: Context, admission: Admission) -> None:
         lambda: journal.oldest_age_ms / 1_000,
     )
     watch(
+        "passby_journal_groups_committed",
+        "Groups made durable since the start.",
+        lambda: journal.groups_committed,
+    )
+    watch(
+        "passby_journal_groups_failed",
+        "Groups that could not be made durable.",
+        lambda: journal.groups_failed,
+    )
+    watch(
+        "passby_journal_claims_refused",
+        "Claims that the store did not accept: a budget was spent, or another server was first.",
+        lambda: journal.claims_refused,
+    )
+    watch(
         "passby_feed_lag_seconds",
         "Since the change feed was last seen to its end; -1: never.",
         lambda: feed.lag_ms / 1_000 if feed.lag_ms >= 0 else -1,
