@@ -62,12 +62,13 @@ def _fences(stays: bytes | None) -> set[str]:
 
 def faults(books: Books, crowd: Crowd) -> list[str]:
     """Everything in which the books are not what they must be; none: all is well."""
-    return [
-        *crowd.ledger.wrong,
-        *_missing(books, crowd),
-        *_astray(books, crowd),
-        *overdrawn(books, crowd.town),
-    ]
+    presence = [*crowd.ledger.entered_again, *_astray(books, crowd)]
+    return [*presence, *faults_of_claims(books, crowd)]
+
+
+def faults_of_claims(books: Books, crowd: Crowd) -> list[str]:
+    """As `faults`, presence left aside: all that holds even if two processes share a resident."""
+    return [*crowd.ledger.wrong, *_missing(books, crowd), *_overdrawn(books, crowd.town)]
 
 
 def _missing(books: Books, crowd: Crowd) -> list[str]:
@@ -88,7 +89,7 @@ def _astray(books: Books, crowd: Crowd) -> list[str]:
     return wrong
 
 
-def overdrawn(books: Books, town: Town) -> list[str]:
+def _overdrawn(books: Books, town: Town) -> list[str]:
     """Limits that were passed, things that are there twice, and counts that are wrong."""
     wrong = []
     made = books.claims.values()

@@ -37,6 +37,8 @@ class Ledger:
     answered: int = 0
     wrong: list[str] = field(default_factory=list)
     """What no answer may be."""
+    entered_again: list[str] = field(default_factory=list)
+    """Enters that were told to somebody who was inside."""
 
     def note(self, ping: Json, reply: Reply) -> None:
         """Write an answer down."""
@@ -114,24 +116,24 @@ class Walker:
         ledger.note(ping, reply)
         if reply.status == 200:
             self.last = ping
-            ledger.wrong += self._moved(reply.body["events"])
+            ledger.entered_again += self._moved(reply.body["events"])
         else:
             self.unsure |= self.inside
         return reply
 
     def _moved(self, events: list[Json]) -> list[str]:
-        """Follow what the phone was told; what is wrong with it."""
-        wrong = []
+        """Follow what the phone was told; enters from inside."""
+        again = []
         for event in events:
             fence, kind = event["fence"], event["kind"]
             if kind == "enter":
                 if fence in self.inside - self.unsure:
-                    wrong.append(f"{fence} was entered from inside")
+                    again.append(f"{fence} was entered from inside")
                 self.inside.add(fence)
             elif kind == "exit":
                 self.inside.discard(fence)
             self.unsure.discard(fence)
-        return wrong
+        return again
 
     async def walk(self, service: Service, ledger: Ledger, stop: asyncio.Event) -> None:
         """Walk until told to stop or until the service is gone; a refused ping is sent again."""

@@ -129,11 +129,15 @@ class Service:
         assert reply.status < 300, reply
         return reply.body
 
+    @property
+    def database_url(self) -> str:
+        """Of the embedded database, for a process that wants to join."""
+        return (self.data / "database.url").read_text(encoding="utf-8").strip()
+
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
         """A connection of our own to the embedded database."""
-        url = (self.data / "database.url").read_text(encoding="utf-8").strip()
-        connection = await asyncpg.connect(url, timeout=CALL_S)
+        connection = await asyncpg.connect(self.database_url, timeout=CALL_S)
         try:
             yield connection
         finally:
@@ -249,6 +253,11 @@ async def until_async(met: Callable[[], Awaitable[object]], *, within_s: float) 
             raise NotYet(f"it did not happen within {within_s:g} s")
         await asyncio.sleep(LOOK_S)
     return time.monotonic() - began_s
+
+
+def still_there(pids: list[int]) -> list[int]:
+    """Those of the processes that exist; Linux."""
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 def _children(pid: int) -> list[int]:
