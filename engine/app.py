@@ -63,10 +63,10 @@ async def running(config: Config, failed: Callable[[], None]) -> AsyncIterator[C
         store = PostgresStore(url)
         await store.open()
         stack.push_async_callback(store.close)
-        yield await _assemble(config, store, stack, failed)
+        yield await assemble(config, store, stack, failed)
 
 
-async def _assemble(
+async def assemble(
     config: Config, store: Store, stack: contextlib.AsyncExitStack, failed: Callable[[], None]
 ) -> Context:
     """Put the parts around an open store together and bring them up to date."""
@@ -98,6 +98,7 @@ async def _assemble(
     following = asyncio.create_task(feed.run())
     following.add_done_callback(lambda task: None if task.cancelled() else failed())
     stack.push_async_callback(_end_task, following)
+    metrics = Metrics()
     answerer = Answerer(
         engine,
         journal,
@@ -105,6 +106,7 @@ async def _assemble(
         mono_ms=mono_ms,
         slice_pings_max=config.slice_pings_max,
         waiting_max=config.waiting_max,
+        decided_s=metrics.decide_s.observe,
     )
     return Context(
         config=config,
@@ -116,7 +118,7 @@ async def _assemble(
         keys=keys,
         clock_ms=clock_ms,
         started_ms=clock_ms(),
-        metrics=Metrics(),
+        metrics=metrics,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from engine.app import _assemble
+from engine.app import assemble
 from engine.config import Config
 from engine.store.memory import MemoryStore
 from engine.web.context import Context
@@ -129,7 +129,7 @@ async def town(
         store = store or MemoryStore()
         await store.open()
         stack.push_async_callback(store.close)
-        ctx = await _assemble(config, store, stack, _nothing)
+        ctx = await assemble(config, store, stack, _nothing)
         yield await stack.enter_async_context(serving(ctx))
 
 

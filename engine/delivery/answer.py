@@ -6,6 +6,7 @@ uncommitted change; with none it leaves at once.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Final
 
 import msgspec
@@ -32,6 +33,7 @@ class Answerer:
         mono_ms: the monotonic clock of the lease.
         slice_pings_max: most pings decided before the loop may turn.
         waiting_max: most calls that may wait for the journal; more are shed.
+        decided_s: told how long each slice took to decide, seconds.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Answerer:
         mono_ms: Callable[[], int],
         slice_pings_max: int,
         waiting_max: int,
+        decided_s: Callable[[float], None],
     ) -> None:
         self._engine = engine
         self._journal = journal
@@ -50,6 +53,7 @@ class Answerer:
         self._mono_ms = mono_ms
         self._slice_pings_max = slice_pings_max
         self._waiting_max = waiting_max
+        self._decided_s = decided_s
         self.waiting = 0
         """Calls that wait for the journal now."""
 
@@ -80,7 +84,9 @@ class Answerer:
             groups.extend(None for _ in items)
             return
         pings = [item for item in items if isinstance(item, Ping)]
+        began_s = perf_counter()
         decided = self._engine.decide(pings, mono_ms=self._mono_ms())
+        self._decided_s(perf_counter() - began_s)
         self._write()
         if len(pings) == len(items):
             decisions.extend(decided)
