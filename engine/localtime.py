@@ -29,7 +29,7 @@ class LocalClock:
     """Tells the local time of one IANA zone.
 
     Raises:
-        ValueError, OSError: there is no such zone (zoneinfo's own errors).
+        KeyError, ValueError: there is no such zone, or that is no name of one (zoneinfo's own).
     """
 
     __slots__ = ("_cached", "_quarter", "_zone")

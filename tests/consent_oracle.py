@@ -1,0 +1,111 @@
+"""The rule of consent once more, written from its description and not from its code.
+
+It is slow and has no bits: one question about one (purpose, action, data) at a time, answered by
+reading a resident's records from the first to the last.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from engine.consent.record import Record, Scope, WeekWindow
+
+Lane = tuple[str, str, str]
+
+
+class Asked(NamedTuple):
+    """Who wants to do what, when, and how."""
+
+    lanes: tuple[Lane, ...]
+    brand: str
+    categories: tuple[str, ...] = ()
+    deny_categories: tuple[str, ...] = ()
+    channel: str = "push"
+    now_ms: int = 0
+    zone: str = "UTC"
+
+
+OFFER = (("offers", "use", "precise_location"), ("offers", "contact", "contact_point"))
+
+
+def answer(records: Sequence[Record], asked: Asked) -> str:
+    """`allow`, or the first of the reasons for a no."""
+    if any(_denies(records, lane, asked) for lane in asked.lanes):
+        return "denied"
+    grants = {lane: _grants(records, lane, asked) for lane in asked.lanes}
+    if not all(grants.values()):
+        return "no_grant"
+    contacts = [found for lane, found in grants.items() if lane[1] == "contact"]
+    if not all(any(_on(g, asked.channel) for g in found) for found in contacts):
+        return "channel"
+    if not all(
+        any(_on(g, asked.channel) and _in_hours(g, asked) for g in found) for found in contacts
+    ):
+        return "quiet_hours"
+    return "allow"
+
+
+def _says(record: Record, lane: Lane) -> bool:
+    purpose, action, data = lane
+    return record.purpose == purpose and action in record.actions and data in record.data
+
+
+def _applies(scope: Scope, brand: str, categories: Iterable[str]) -> bool:
+    """Whether what was said of a scope is meant for this brand."""
+    return scope.all or scope.brand == brand or scope.category in set(categories)
+
+
+def _denies(records: Sequence[Record], lane: Lane, asked: Asked) -> bool:
+    """Whether a deny stands: only a later grant or deny of the very same scope replaces it."""
+    categories = {*asked.categories, *asked.deny_categories}
+    for place, record in enumerate(records):
+        if record.effect != "deny" or not _says(record, lane):
+            continue
+        lifted = any(
+            later.effect == "grant" and later.scope == record.scope and _says(later, lane)
+            for later in records[place + 1 :]
+        )
+        if not lifted and _applies(record.scope, asked.brand, categories - {None}):
+            return True
+    return False
+
+
+def _grants(records: Sequence[Record], lane: Lane, asked: Asked) -> list[Record]:
+    """The grants of a lane to the brand that stand, have not expired and except no place."""
+    found = []
+    for place, record in enumerate(records):
+        if record.effect != "grant" or not _says(record, lane):
+            continue
+        if not _applies(record.scope, asked.brand, asked.categories):
+            continue
+        taken = any(
+            later.scope == record.scope or (later.effect == "withdraw" and later.scope.all)
+            for later in records[place + 1 :]
+            if _says(later, lane)
+        )
+        expired = record.expires_ms is not None and asked.now_ms >= record.expires_ms
+        if not taken and not expired and not (lane[1] == "contact" and record.places):
+            found.append(record)
+    return found
+
+
+def _on(grant: Record, channel: str) -> bool:
+    return grant.channels is None or channel in grant.channels
+
+
+def _in_hours(grant: Record, asked: Asked) -> bool:
+    """Whether the wall clock of the zone shows one of the grant's hours."""
+    wall = datetime.fromtimestamp(asked.now_ms / 1_000, UTC).astimezone(ZoneInfo(asked.zone))
+    if grant.week is None:
+        return 8 <= wall.hour < 21
+    return any(_in_window(window, wall.isoweekday(), wall.hour) for window in grant.week)
+
+
+def _in_window(window: WeekWindow, today: int, hour: int) -> bool:
+    """Whether an hour of a day lies in a window, which may have begun the day before."""
+    yesterday = 7 if today == 1 else today - 1
+    begins, ends = window.from_hour, window.to_hour
+    if ends > begins:
+        return today in window.days and begins <= hour < ends
+    return (today in window.days and hour >= begins) or (yesterday in window.days and hour < ends)
