@@ -88,7 +88,7 @@ def test_most_swapped_neighbours_are_found() -> None:
     for number in range(1_000):
         right = namer.code(f"c{number}").replace("-", "")
         for place in range(CODE_LENGTH - 1):
-            one, two = right[place : place + 2]
+            one, two = right[place], right[place + 1]
             if one != two:
                 pairs += 1
                 unseen += normal_code(right[:place] + two + one + right[place + 2 :]) is not None

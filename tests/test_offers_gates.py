@@ -1,7 +1,7 @@
 """The gates behind consent: dates, cool-down, caps, attention, budgets; each to the millisecond."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -79,7 +79,7 @@ def capped(
     ],
 )
 def test_an_offer_lives_from_its_start_until_its_end(
-    fields: dict[str, object], now_ms: int, live: bool
+    fields: dict[str, Any], now_ms: int, live: bool
 ) -> None:
     """The start is included, the end is not, and the merchant must have set it live."""
     assert date_refusal(offer(**fields), now_ms) == (None if live else "not_live")
@@ -91,9 +91,10 @@ def test_cool_down_is_over_to_the_millisecond(cool_down_s: int) -> None:
     caps = OfferCaps(cool_down_s=cool_down_s)
     over_ms = NOON_MS + cool_down_s * 1_000
 
+    given: dict[str, Any]
     for given in ({"claims": [claim(NOON_MS)]}, {"claims": [], "older_ms": NOON_MS}):
-        assert capped(caps, now_ms=over_ms - 1, **given) == "cool_down"  # type: ignore[arg-type]
-        assert capped(caps, now_ms=over_ms, **given) is None  # type: ignore[arg-type]
+        assert capped(caps, now_ms=over_ms - 1, **given) == "cool_down"
+        assert capped(caps, now_ms=over_ms, **given) is None
 
 
 def test_cool_down_is_of_one_offer() -> None:
@@ -117,7 +118,7 @@ def test_cool_down_is_of_one_offer() -> None:
         (OfferCaps(2, 2, 0), {"brand_per_day": 1}, "cap_resident_day"),
     ],
 )
-def test_caps_of_one_resident(caps: OfferCaps, more: dict[str, int], expected: str | None) -> None:
+def test_caps_of_one_resident(caps: OfferCaps, more: dict[str, Any], expected: str | None) -> None:
     """Twice today the cup and once a bagel: the first cap that is reached is told."""
     claims = [claim(NOON_MS - 2), claim(NOON_MS - 1), claim(NOON_MS - 1, "bagel")]
     made_ever = more.pop("made_ever", 2)
