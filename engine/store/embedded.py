@@ -222,7 +222,8 @@ class EmbeddedPostgres:
         finally:
             os.close(held)
         try:
-            await asyncio.wait_for(self._answers(self._server), START_S)
+            async with asyncio.timeout(START_S):
+                await self._answers(self._server)
         except TimeoutError:
             await self._end_server()
             raise ServerFailed(f"the server did not answer within {START_S:.0f} s") from None
@@ -387,7 +388,8 @@ async def _exited(process: subprocess.Popen[bytes], timeout_s: float | None = No
         return True
     try:
         loop.add_reader(watched, gone.set)
-        await asyncio.wait_for(gone.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await gone.wait()
     except TimeoutError:
         return False
     finally:

@@ -112,7 +112,8 @@ class Feed:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = number
         try:
-            await asyncio.wait_for(waiter, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await waiter
         except TimeoutError:
             raise StoreUnavailable("the change feed lags behind") from None
         finally:

@@ -96,7 +96,7 @@ class Journal:
         group_max: most changes in one transaction (one call of `add` is never split).
         queue_max: changes not yet durable from which on `full` is true.
 
-    The committing task is made at the first `add`; there is no other.
+    The committing task is made when there is first something to do; there is no other.
     """
 
     def __init__(
@@ -159,9 +159,7 @@ class Journal:
             for resident in residents:
                 group.residents.add(resident)
                 self._group_of[resident] = group
-        self._wake.set()
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+        self._wake_task()
 
     def pending(self, resident: str) -> Group | None:
         """The group that the resident's next answer waits for, or None."""
@@ -173,7 +171,11 @@ class Journal:
         return self._depth >= self._queue_max
 
     def read_again(self, residents: Iterable[str]) -> None:
-        """Read residents back of whom another process knows more; `found` is told."""
+        """Read residents back of whom another process knows more; `found` is told.
+
+        They are treated like lost ones, so nothing may be decided for them until they are found;
+        `lost` is not told, since the caller knows.
+        """
         self._missing_residents.update(residents)
         self._read_now()
 
@@ -297,13 +299,22 @@ class Journal:
         """Let the task read back after the back-off, which grows until a read succeeds."""
         if self._timer is None:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._back_off_s, self._read_now)
+            self._timer = loop.call_later(self._back_off_s, self._read_in_time)
             self._back_off_s = min(2 * self._back_off_s, BACK_OFF_MAX_S)
 
-    def _read_now(self) -> None:
+    def _read_in_time(self) -> None:
         self._timer = None
+        self._read_now()
+
+    def _read_now(self) -> None:
         self._read_due = True
+        self._wake_task()
+
+    def _wake_task(self) -> None:
+        """Wake the committing task, which the first call makes."""
         self._wake.set()
+        if self._task is None and not self._closed:
+            self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def _read_back(self) -> None:
         """Read lost residents and offers, and tell what was found.

@@ -5,6 +5,7 @@ and are then like several processes on one database.
 """
 
 import asyncio
+import contextlib
 import secrets
 from typing import TypeVar
 
@@ -148,10 +149,9 @@ class MemoryStore:
     async def wait_for_change(self, timeout_s: float) -> None:
         """Wait until the feed grows; a growth since the last wait counts."""
         self._open_shared()
-        try:
-            await asyncio.wait_for(self._grown.wait(), timeout_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._grown.wait()
         self._grown.clear()
 
     # What a process holds in memory.

@@ -135,7 +135,8 @@ class PostgresStore:
             await _close(listener)
         if pool is not None:
             try:
-                await asyncio.wait_for(pool.close(), _CLOSE_S)
+                async with asyncio.timeout(_CLOSE_S):
+                    await pool.close()
             except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 pool.terminate()
 
@@ -168,7 +169,8 @@ class PostgresStore:
             await self._listen()
             return
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._grown.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._grown.wait()
         self._grown.clear()
 
     # What a process holds in memory.
