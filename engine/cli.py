@@ -38,6 +38,7 @@ from engine.replay import (
 )
 from engine.store.cluster import ClusterRefused
 from engine.store.embedded import DataInUse, EmbeddedPostgres, ServerFailed
+from engine.store.migrate import SchemaRefused
 from engine.store.port import KeyRow, Store, StoreUnavailable
 from engine.store.postgres import PostgresStore
 from engine.web.auth import key_hash, new_id, new_key
@@ -55,7 +56,15 @@ class WorkFailed(Exception):
     """The work can't be done; the text says why and what to do."""
 
 
-FAILURES: Final = (WorkFailed, InputRefused, DemoFailed, DataInUse, ServerFailed, ClusterRefused)
+FAILURES: Final = (
+    WorkFailed,
+    InputRefused,
+    DemoFailed,
+    DataInUse,
+    ServerFailed,
+    ClusterRefused,
+    SchemaRefused,
+)
 """What ends a command with a sentence instead of a traceback."""
 
 
