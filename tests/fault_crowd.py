@@ -17,7 +17,7 @@ from tests.running import Reply, Service
 
 FIXES_A_FENCE: Final = 2
 """The second fix in a fence is the one that shows that the fence before was left."""
-AGAIN_S: Final = 0.02
+AGAIN_S: Final = 0.05
 """Between a refusal and the next try."""
 LAST_ANSWER_S: Final = 20.0
 REFUSALS: Final = frozenset({"not_durable", "stale", "overloaded"})

@@ -9,7 +9,7 @@ from typing import Final
 
 from tests import fault_audit
 from tests.fault_crowd import Crowd, Json, Walker
-from tests.fault_town import Town, side_by_side
+from tests.fault_town import STEP_DEG, Town, side_by_side
 from tests.running import Service, remove, serving, until
 
 CLAIMS_A_ROUND: Final = 100
@@ -140,6 +140,8 @@ async def test_kill_nine_five_times_in_a_burst_with_offers(
     try:
         async with serving(data) as service:
             await crowd.town.register(service)
+            async with service.database() as database:
+                assert await database.fetchval("show fsync") == "on"
         for kill in KILLS:
             before = set(crowd.ledger.claims)
             requests = await one_round(data, crowd, kill)
@@ -154,3 +156,44 @@ async def test_kill_nine_five_times_in_a_burst_with_offers(
             assert unread > 0 or kill is not kill_between
     finally:
         remove(data)
+
+
+async def test_claims_by_exit_and_by_pass_are_told_again(tmp_path: Path) -> None:
+    """After a kill nothing else is remembered of who is outside everywhere."""
+    town, data = Town.of("outside", residents=2, fences=2), tmp_path / "data"
+    crowd = Crowd(town)
+    (lon, lat), half = town.place(0), STEP_DEG / 2
+    ways = (
+        ("exit", [(lon, lat), (lon - half, lat), (lon - half, lat)]),
+        ("pass", [(lon - half, lat), (lon + half, lat)]),
+    )
+    try:
+        async with serving(data) as service:
+            await town.register(service)
+            for number, (trigger, _) in enumerate(ways):
+                body = town.offer(0) | {"trigger": trigger}
+                await service.must("PUT", f"/v1/offers/o-{number}", body)
+            made = [
+                await last_told(service, crowd, walker, way)
+                for walker, (_, way) in zip(crowd.walkers, ways, strict=True)
+            ]
+            assert [told["status"] for told in made] == ["decided", "decided"]
+            await service.kill()
+        async with serving(data) as service:
+            for walker, told in zip(crowd.walkers, made, strict=True):
+                assert told["offer"] is not None
+                assert walker.last is not None
+                again = await walker.send(service, crowd.ledger, walker.last)
+                assert again.body == told | {"status": "duplicate", "events": []}
+    finally:
+        remove(data)
+
+
+async def last_told(
+    service: Service, crowd: Crowd, walker: Walker, way: list[tuple[float, float]]
+) -> Json:
+    """Walk a way; the answer to its last fix."""
+    told: Json = {}
+    for place in way:
+        told = (await walker.send(service, crowd.ledger, walker.ping(*place))).body
+    return told

@@ -88,3 +88,19 @@ async def test_a_second_start_on_the_same_data_or_port_is_refused(tmp_path: Path
     finally:
         remove(data)
         remove(other)
+
+
+async def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """One line says what to do, and the database stays as it is."""
+    data = tmp_path / "data"
+    try:
+        async with serving(data) as service, service.database() as database:
+            await database.execute(
+                "insert into passby_migrations (number, name, checksum) values (9999, 'x', 'x')"
+            )
+        code, said = await refused_start(data)
+        assert code == 1
+        assert said.count("\n") == 1
+        assert "used by a newer version" in said
+    finally:
+        remove(data)
