@@ -22,9 +22,9 @@ from tests.recordings import shared
 from tests.strategies import box_ring, feature
 
 _FAR: Final = (
-    "The way that crosses is 3,100 km long, in seconds. Here the way between two fixes is looked at "
-    "as far as somebody gets in half an hour, after which it is a silence; so far apart the nearest "
-    "position to a circle is missed. The same sequence with ways of 440 km agrees, see below."
+    "The way that crosses is 3,100 km long, in seconds. Here the way between two fixes is looked "
+    "at as far as somebody gets in half an hour, after which it is a silence; so far apart the "
+    "place nearest to a circle is missed. With ways of 440 km the sequence agrees, see below."
 )
 EXCEPTIONS: Final = {
     "eec": _FAR,
