@@ -210,6 +210,18 @@ def walk_in_and_out(count: int, gap_s: float, start_s: float = 0.0) -> list[Ping
     return pings
 
 
+def test_a_deny_of_the_brands_category_counts_for_offers_of_another() -> None:
+    """Who is never to be contacted by food shops is not contacted about a food shop's books."""
+    engine = engine_of([place()], [offer(categories=("books",))], brands=[FOOD])
+    _, contact = marketing(True)
+    never = msgspec.structs.replace(contact, effect="deny", scope=Scope(category="food"))
+    say(engine, marketing(True), [never])
+
+    decision = enter(engine)
+
+    assert ([e.kind for e in decision.events], decision.withheld) == (["enter"], "denied")
+
+
 def test_attention_holds_over_all_brands_and_days() -> None:
     """Of ten visits a day for a fortnight, one a day and three in any seven days make an offer."""
     engine = engine_of(

@@ -42,8 +42,18 @@ def state_of(changes: Changes, resident: str = "ann") -> ResidentState:
     )
 
 
+NEVER: Final = [msgspec.structs.replace(one, effect="deny") for one in marketing(True)]
+
+
 @pytest.mark.parametrize(
-    "calls", [[], [marketing(True), stop()], [marketing(True), marketing(False)]]
+    "calls",
+    [
+        [],
+        [marketing(True), stop()],
+        [marketing(True), marketing(False)],
+        [marketing(True, ["beans"]), NEVER],
+        [NEVER, marketing(True, ["beans"])],
+    ],
 )
 def test_no_consent_leaves_no_trace(calls: list[Iterable[Requested]]) -> None:
     """Whoever granted nothing, or took it back, is answered so, and nothing remembers the ping."""
@@ -231,6 +241,18 @@ def test_a_late_fix_after_a_restart_keeps_the_slack() -> None:
 
     assert [(d.status, d.events) for d in (on_time, late)] == [("decided", ()), ("late", ())]
     assert [s.entered_ms for s in second.residents["ann"].stays] == [NOON_MS]
+
+
+def test_the_slack_ends_with_the_first_fixes_that_are_heard() -> None:
+    """Long after a restart a silence of 35 minutes is one, for a late fix behind it as well."""
+    first = cafe()
+    first.decide([ping()])
+    second = restarted(first.take_changes())
+    second.decide([ping(at_s=10), ping(at_s=2_110)])
+
+    second.decide([ping(at_s=2_100, late_s=10)])
+
+    assert [s.entered_ms for s in second.residents["ann"].stays] == [NOON_MS + 2_100_000]
 
 
 def test_a_restart_forgets_where_those_were_who_took_it_back() -> None:

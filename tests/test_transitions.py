@@ -91,6 +91,7 @@ TABLE: Final[dict[str, tuple[Steps, list[Told], bool]]] = {
     "no enter outside": ([(0, 51)], [], False),
     "no enter near the rim": ([(0, 47)], [], False),
     "enter where P is 0.75": ([(0, 45.9)], [Told(0, "enter")], True),
+    "no enter where P is 0.7475": ([(0, 46.0)], [], False),
     "unknown accuracy enters in the middle": ([(0, 0, None)], [Told(0, "enter")], True),
     "unknown accuracy counts as 65 m: sd is capped at 25 m": ([(0, 34, None)], [], False),
     "zero accuracy counts as unknown": ([(0, 34, 0.0)], [], False),
@@ -182,6 +183,16 @@ def test_a_way_shows_what_the_table_says(name: str) -> None:
 
     assert told == expected
     assert walker.inside() == (["cafe"] if inside else [])
+
+
+@pytest.mark.parametrize(("east_m", "inside"), [(1_107, ["mall"]), (1_111, [])])
+def test_a_large_fence_has_a_large_margin(east_m: float, inside: list[str]) -> None:
+    """Clear of a circle of 1,000 m means a tenth of that beyond it, and the error circle."""
+    walker = Walker(place("mall", radius_m=1_000))
+    for at_s, metres in ((0, 0.0), (10, east_m), (20, east_m)):
+        walker.go(at_s, metres)
+
+    assert walker.inside() == inside
 
 
 def test_the_whole_of_an_event() -> None:
