@@ -58,7 +58,7 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 def database_url(database_server: Server) -> Iterator[str]:
     """URL of an empty database, which is dropped after the test, whoever is still connected."""
     name = database_server.create_database()
-    yield database_server.url.rsplit("/", 1)[0] + "/" + name
+    yield database_server.url.replace("/passby?", f"/{name}?")
     database_server.execute(f"drop database {name} with (force)")
 
 

@@ -4,17 +4,46 @@ import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
 
 import asyncpg
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.changes import Changes, PresenceRow, StayRow
 from engine.residents import ResidentSettings
+from engine.store.memory import MemoryStore
 from engine.store.migrate import Migration, SchemaRefused, load_migrations, migrate
-from engine.store.port import StoreUnavailable
+from engine.store.port import (
+    AlreadyThere,
+    Redemption,
+    RedemptionRefused,
+    Store,
+    StoreUnavailable,
+    VersionMoved,
+)
 from engine.store.postgres import PostgresStore, StoreBroken
 from tests.conftest import Server
-from tests.contract_store import NOW_MS, Outage, StoreContract, claim, claims, presence, record
+from tests.contract_store import (
+    BRAND,
+    DAY,
+    KEY,
+    NOW_MS,
+    OFFER,
+    SETTINGS,
+    Outage,
+    StoreContract,
+    both,
+    claim,
+    claims,
+    fence,
+    presence,
+    recall,
+    record,
+)
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -48,7 +77,7 @@ class TestPostgresStore(StoreContract):
 
     @pytest.fixture
     def outage(self, store: PostgresStore, database_server: Server, database_url: str) -> Outage:
-        name = database_url.rsplit("/", 1)[1]
+        name = urlsplit(database_url).path[1:]
 
         async def begin() -> None:
             await execute(
@@ -95,7 +124,7 @@ async def test_an_open_store_survives_broken_connections(
     store: PostgresStore, database_server: Server, database_url: str
 ) -> None:
     """Each broken connection fails once at most; the next call has a new one."""
-    name = database_url.rsplit("/", 1)[1]
+    name = urlsplit(database_url).path[1:]
     await store.wait_for_change(0)
     await execute(
         database_server.url,
@@ -201,6 +230,111 @@ async def test_consent_records_are_append_only(
 
     with pytest.raises(asyncpg.RaiseError, match="append-only"):
         await execute(database_url, statement)
+
+
+# Twins.
+
+CITY_OPS: Final = st.lists(
+    st.tuples(
+        st.sampled_from(
+            (
+                *("presence", "leave", "touch", "claim", "claim", "claim", "recall", "redeem"),
+                *("roll_back", "fences", "delete_fence", "offer", "delete_offer", "brand"),
+                *("resident", "records", "settings", "key", "delete_key"),
+            )
+        ),
+        st.integers(0, 3),
+        st.integers(0, 3),
+        st.integers(0, 2),
+    ),
+    max_size=40,
+)
+
+
+async def act(store: Store, op: str, a: int, b: int, c: int) -> object:
+    """One operation on a small city, in which ids collide; what came of it, refusals included."""
+    resident, name = f"r{a}", f"c{a}{b}"
+    group: dict[str, Changes] = {
+        "presence": presence(resident, *(f"f{n}" for n in range(b)), seen_ms=NOW_MS + c),
+        "leave": presence(resident),
+        "touch": Changes(touches={resident: NOW_MS + b, f"r{c}": NOW_MS + a}),
+        "claim": both(
+            claims(
+                claim(name, resident, before=c, offer=f"o{b % 2}", total=3, per_day=2, day=DAY + c),
+                claim(f"d{a}{c}", f"r{b}", before=b, made_ms=NOW_MS - b, code=f"k{b}{c}"),
+                claim(f"e{b}{c}", resident, before=c + 1, decision=f"d{b}"),
+            ),
+            recall(f"d{a}{b}") if c else presence(f"r{b}", "f1"),
+        ),
+        "recall": both(recall(name), recall(f"d{a}{c}")),
+    }
+    use = Redemption(
+        id=f"u{b}", claim=f"c{a}{c}", offer="o", brand="cafe", at_ms=NOW_MS + 30_000 * c
+    )
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "redeem": lambda: store.redeem(use),
+        "roll_back": lambda: store.roll_back(f"u{b}"),
+        "fences": lambda: store.put_fences([fence(f"f{b}", b"{%d}" % c), fence(f"f{a + 4}")]),
+        "delete_fence": lambda: store.delete_fence(f"f{a}"),
+        "offer": lambda: store.put_offer(msgspec.structs.replace(OFFER, id=f"o{a}", title=str(b))),
+        "delete_offer": lambda: store.delete_offer(f"o{a}"),
+        "brand": lambda: store.put_brand(msgspec.structs.replace(BRAND, id=f"b{a}")),
+        "resident": lambda: store.create_residents(dict.fromkeys({resident, f"r{b}"}, SETTINGS)),
+        "records": lambda: store.append_records(
+            resident, (record(resident, c + 1),), version_before=c
+        ),
+        "settings": lambda: store.put_settings(resident, ResidentSettings(language=str(b))),
+        "key": lambda: store.put_key(msgspec.structs.replace(KEY, id=f"k{a}")),
+        "delete_key": lambda: store.delete_key(f"k{a}"),
+    }
+    try:
+        return await (store.commit(group[op]) if op in group else calls[op]())
+    except (RedemptionRefused, AlreadyThere, VersionMoved) as refused:
+        return type(refused), refused.args
+
+
+async def look(store: Store) -> list[object]:
+    """Everything that can be read of the small city."""
+    return [
+        await store.snapshot(now_ms=NOW_MS),
+        await store.changes_after(0),
+        await store.read_states([f"r{n}" for n in range(5)], now_ms=NOW_MS),
+        await store.read_counts(["o1", "latte"], now_ms=NOW_MS),
+        *[await store.claim_by_code(f"k{a}{b}") for a in range(4) for b in range(3)],
+        *[await store.claim_by_id(f"d{n}") for n in range(4)],
+        *[await store.claim_by_id(f"c{a}{b}") for a in range(4) for b in range(4)],
+        *[await store.redemption(f"u{n}") for n in range(4)],
+    ]
+
+
+def test_the_twins_agree(database_url: str) -> None:
+    """Any operations in any order give the same answers and the same state on both."""
+    with asyncio.Runner() as runner:
+        postgres = PostgresStore(database_url)
+        runner.run(postgres.open())
+
+        @settings(max_examples=40, deadline=None, derandomize=True)
+        @given(CITY_OPS)
+        def agree(ops: list[tuple[str, int, int, int]]) -> None:
+            runner.run(play(ops))
+
+        async def play(ops: list[tuple[str, int, int, int]]) -> None:
+            await execute(
+                database_url,
+                "set session_replication_role = replica",
+                "delete from consent_records",
+                "delete from residents; delete from changes; delete from brands; delete from keys;"
+                "delete from fences; delete from offers; delete from claims;"
+                "delete from resident_states; delete from offer_counts",
+            )
+            memory = MemoryStore()
+            await memory.open()
+            for op in ops:
+                assert await act(postgres, *op) == await act(memory, *op)
+            assert await look(postgres) == await look(memory)
+
+        agree()
+        runner.run(postgres.close())
 
 
 # Migrations.
