@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 OPERATOR_KEY_FILE: Final = "operator.key"
 
+SWEEP_EVERY_S: Final = 60.0
+SWEEP_SLICE: Final = 500
+
 
 def clock_ms() -> int:
     """Now, Unix milliseconds."""
@@ -98,6 +101,9 @@ async def assemble(
     following = asyncio.create_task(feed.run())
     following.add_done_callback(lambda task: None if task.cancelled() else failed())
     stack.push_async_callback(_end_task, following)
+    sweeping = asyncio.create_task(_sweep(engine, journal))
+    sweeping.add_done_callback(lambda task: None if task.cancelled() else failed())
+    stack.push_async_callback(_end_task, sweeping)
     metrics = Metrics()
     answerer = Answerer(
         engine,
@@ -147,6 +153,18 @@ def _journal(config: Config, store: Store, engine: Engine) -> Journal:
         queue_max=config.queue_changes_max,
     )
     return journal
+
+
+async def _sweep(engine: Engine, journal: Journal) -> None:
+    """Go round all residents in memory, for ever, a slice at a time."""
+    while True:
+        await asyncio.sleep(SWEEP_EVERY_S)
+        names = list(engine.residents)
+        for start in range(0, len(names), SWEEP_SLICE):
+            engine.sweep(names[start : start + SWEEP_SLICE], clock_ms())
+            if changes := engine.take_changes():
+                journal.add(changes)
+            await asyncio.sleep(0)
 
 
 async def _end_journal(journal: Journal) -> None:

@@ -116,6 +116,7 @@ class Engine:
             return _answer(ping, "", "shed", reject=_DOUBTFUL)
         elif resident.row is not entry.row:
             self.tracker.refilter(resident, entry.row)
+        resident.heard_ms = ping.received_ms
         key = order_key(ping)
         name = self._namer.decision(ping.resident, *key)
         newest = resident.newest
@@ -376,6 +377,17 @@ class Engine:
         self.preferences.drop(resident_id)
         self._settings_of.pop(resident_id, None)
         self.residents.pop(resident_id, None)
+
+    def sweep(self, resident_ids: Iterable[str], now_ms: int) -> None:
+        """Let go of what is remembered of residents who have not been heard of for long.
+
+        The caller goes through `residents` with it now and then, a slice at a time.
+        """
+        for resident_id in resident_ids:
+            entry = self.preferences.entry(resident_id, now_ms)
+            if entry is None or not entry.row.uses_location:
+                self.tracker.forget(resident_id)
+            self.tracker.sweep(resident_id, now_ms)
 
     def counts(self) -> dict[str, int]:
         """How much of everything is held in memory."""

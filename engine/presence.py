@@ -37,6 +37,12 @@ TOUCH_HARD_MS: Final = 600_000
 """After this long the answer does wait, so that after a crash `seen_ms` is never further behind."""
 
 
+FIXES_LIFE_MS: Final = 2 * 3_600_000
+"""Fixes of a resident not heard of for this long are forgotten: far beyond what can be late."""
+PRESENCE_LIFE_MS: Final = 7 * 24 * 3_600_000
+"""Stays of a resident not heard of for this long end in silence."""
+
+
 class Tracker:
     """Follows every resident through the fences.
 
@@ -174,12 +180,33 @@ class Tracker:
             self.changes.presences[resident_id] = resident.presence_row(0)
         if not resident.claims_count:
             # Claims count against caps, whatever the resident says later; else nothing is left.
-            del self.residents[resident_id]
+            self.residents.pop(resident_id, None)
 
     def forget_rows(self) -> None:
         """What brands may see is to be asked anew at everybody's next ping."""
         for resident in self.residents.values():
             resident.row = None
+
+    def sweep(self, resident_id: str, now_ms: int) -> None:
+        """Forget what can't matter any more of a resident who has been silent for long.
+
+        After two hours their fixes, after seven days their stays, in silence; without stays and
+        claims, all of it. Claims count for caps for ever.
+        """
+        resident = self.residents.get(resident_id)
+        if resident is None or resident.doubtful:
+            return
+        newest = resident.newest
+        if newest is not None:
+            seen_ms = newest.fix.at_ms if resident.base_is_restored else resident.heard_ms
+            if now_ms - max(seen_ms, resident.heard_ms) < FIXES_LIFE_MS:
+                return
+            if resident.stays and now_ms - seen_ms < PRESENCE_LIFE_MS:
+                resident.forget_fixes(resident.stays)
+                return
+            self.forget(resident_id)
+        if not resident.claims_count:
+            self.residents.pop(resident_id, None)
 
     def restore(self, state: ResidentState) -> None:
         """Take over what the store knows of a resident; stays in fences that are gone end."""

@@ -64,6 +64,7 @@ class Resident:
         "claims_count",
         "doubtful",
         "durable_seen_ms",
+        "heard_ms",
         "id",
         "kept",
         "older_ms",
@@ -79,6 +80,8 @@ class Resident:
         self.base_is_restored = False
         """The base is what the store knew: no position, and only about when they were heard of."""
         self.durable_seen_ms = 0
+        self.heard_ms = 0
+        """When the last ping came in, by our clock."""
         self.row: object = None
         """The consent row that the stays were filtered by."""
         self.claims: list[ClaimRow] = []
