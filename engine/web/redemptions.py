@@ -82,13 +82,15 @@ def _check_consent(ctx: Context, claim: ClaimRecord) -> None:
     """Refuse when the resident no longer lets the brand use the offer."""
     made, book = claim.row.made, ctx.engine.book
     offer = book.offers.get(made.offer)
-    categories = (offer.categories if offer else ()) or book.categories(made.brand)
+    of_brand = book.categories(made.brand)
     no = ctx.engine.preferences.redeemable(
         claim.row.resident,
         made.brand,
-        categories,
+        (offer.categories if offer else ()) or of_brand,
         now_ms=ctx.clock_ms(),
         mono_ms=time.monotonic_ns() // 1_000_000,
+        deny_categories=of_brand,
+        purpose=offer.purpose if offer else "offers",
     )
     if no == "stale":
         raise Refused("stale")
