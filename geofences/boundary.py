@@ -240,13 +240,13 @@ def _slide(edge: list[float], at: float, here: list[float]) -> float:
     return best
 
 
-def survey(geometry: Polygonal) -> tuple[Plan | Coast, float]:
-    """Precompute a ruler for the cut geometry, and its inradius in metres."""
+def survey(geometry: Polygonal, *, inradius_m: float | None = None) -> tuple[Plan | Coast, float]:
+    """Precompute a ruler for the cut geometry, and its inradius in metres unless it is known."""
     plan = _draw(geometry)
     if plan is not None:
-        return plan, _flat_inradius_m(plan.drawn)
+        return plan, inradius_m or _flat_inradius_m(plan.drawn)
     coast = _pack(geometry)
-    return coast, _wide_inradius_m(coast)
+    return coast, inradius_m or _wide_inradius_m(coast)
 
 
 def _draw(geometry: Polygonal) -> Plan | None:

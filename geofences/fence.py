@@ -13,6 +13,10 @@ Position: TypeAlias = tuple[float, float]
 """Longitude and latitude, degrees."""
 
 
+Line: TypeAlias = tuple[Position, ...]
+"""Two different positions at least; edges go the short way."""
+
+
 class BBox(NamedTuple):
     """A box in degrees that never crosses the antimeridian: west <= east and south <= north."""
 
@@ -37,6 +41,20 @@ class Area(msgspec.Struct, frozen=True, eq=False):
     """
 
     geometry: shapely.Polygon | shapely.MultiPolygon
+
+
+class Corridor(Area, frozen=True, eq=False):
+    """An area that remembers the lines that it was drawn along, and how wide.
+
+    The polygon is what counts. It was fixed when the fence was written; see `corridor`.
+    """
+
+    lines: tuple[Line, ...]
+    """One or, where `several`, any number."""
+    width_m: float
+    """From side to side."""
+    several: bool
+    """Whether it came as a MultiLineString."""
 
 
 class Ruler(Protocol):
@@ -64,7 +82,8 @@ class Fence(msgspec.Struct, frozen=True, eq=False):
     Attributes:
         boxes: each within -180..180 / -90..90; together they hold every spelling of every position
             that the shape covers. Several where it touches the seam or a pole.
-        inradius_m: radius of the largest circle inside, metres, to a few percent; a circle's own.
+        inradius_m: radius of the largest circle inside, metres, to a few percent; a circle's own,
+            and half the width of a corridor.
         ruler: what `measure` has precomputed; nobody else's business.
     """
 

@@ -10,7 +10,7 @@ import msgspec
 import shapely
 
 from geofences.boundary import Polygonal, survey
-from geofences.fence import Area, BBox, Circle, Fence, Ruler
+from geofences.fence import Area, BBox, Circle, Corridor, Fence, Ruler
 from geofences.globe import (
     CURVATURE_RADIUS_MIN_M,
     arc_m,
@@ -90,7 +90,8 @@ def make_fence(
         ruler: Ruler = Rim.of(shape)
         return Fence(id, brand, name, tags, shape, _circle_boxes(shape), shape.radius_m, ruler)
     shapely.prepare(shape.geometry)
-    ruler, inradius_m = survey(shape.geometry)
+    known_m = shape.width_m / 2 if isinstance(shape, Corridor) else None
+    ruler, inradius_m = survey(shape.geometry, inradius_m=known_m)
     return Fence(id, brand, name, tags, shape, _area_boxes(shape.geometry), inradius_m, ruler)
 
 

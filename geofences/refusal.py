@@ -23,17 +23,20 @@ CODES: Mapping[str, str] = {
     "tags_malformed": "`tags` is an array of at most 32 texts of 1 to 64 characters.",
     "geometry_missing": "A fence has a `geometry` that is not null.",
     "geometry_malformed": "A `geometry` is an object with a `type` that is text.",
-    "type_not_supported": "The geometry is a Polygon, a MultiPolygon, or a Point with "
-    "`properties.radius_m`.",
+    "type_not_supported": "The geometry is a Polygon, a MultiPolygon, a Point with "
+    "`properties.radius_m`, or a LineString or a MultiLineString with `properties.width_m`.",
     "coordinates_empty": "A geometry has `coordinates`, and no array in them is empty.",
     "coordinates_malformed": "`coordinates` is nested as RFC 7946 says for the type: a Point is a "
-    "position, a Polygon an array of rings of positions, a MultiPolygon an array of those.",
+    "position, a LineString an array of positions, a Polygon an array of rings of positions, and a "
+    "Multi-type an array of those.",
     "position_too_short": "A position has a longitude and a latitude. An altitude may follow and "
     "is ignored.",
-    "not_a_number": "Longitude, latitude and `radius_m` are JSON numbers; true and false are not.",
+    "not_a_number": "Longitude, latitude, `radius_m` and `width_m` are JSON numbers; true and "
+    "false are not.",
     "not_finite": "A number is finite: no NaN, no infinity, nothing beyond a 64-bit float.",
     "out_of_range": "A longitude is within -180..180, a latitude within -90..90.",
-    "too_many_vertices": "A fence has at most 100,000 positions.",
+    "too_many_vertices": "A fence has at most 100,000 positions, and so has the polygon of a "
+    "corridor.",
     "too_few_points": "A ring has at least 4 positions, the last being the first again.",
     "ring_not_closed": "A ring's last position is the same as its first.",
     "zero_area": "A ring encloses an area.",
@@ -43,6 +46,9 @@ CODES: Mapping[str, str] = {
     "parts_overlap": "The polygons of a MultiPolygon meet at single positions at most.",
     "radius_missing": "A Point has `properties.radius_m`, which makes it a circle.",
     "radius_out_of_range": "`radius_m` is above 0 and at most 1,000,000.",
+    "line_too_short": "A line has at least 2 positions that are different places.",
+    "width_missing": "A LineString has `properties.width_m`, which makes it a corridor.",
+    "width_out_of_range": "`width_m` is 0.1 to 20,000.",
 }
 """Every code of a refusal, and what would be right. docs/reference/fences.md publishes it."""
 

@@ -12,6 +12,7 @@ crossings to a centimetre, can lose a hole, and recurses once for every crossing
 import itertools
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -133,6 +134,42 @@ def _read_ring(problems: Problems, given: object, path: str) -> Ring | None:
 def _unroll(ring: Ring) -> Ring:
     """Let every edge go the short way, so that longitudes may run past 180.
 
+    A ring that goes round a pole is led from the antimeridian, where it has to be cut anyway: cut
+    anywhere else, its two ends would fit but for rounding, and a hole there would not. Where it
+    crosses the antimeridian several times, it is led from the one that is nearest to the pole.
+    """
+    unrolled = _run_on(ring)
+    if unrolled[-1][0] == unrolled[0][0]:
+        return unrolled
+    pole = _pole(unrolled)
+    side, lat, end = max(_crossings(ring), key=lambda crossing: crossing[1] * pole)
+    return _run_on([(-side, lat), *ring[end:-1], *ring[:end], (side, lat)])
+
+
+def _crossings(ring: Ring) -> Iterator[tuple[float, float, int]]:
+    """Where a ring crosses the antimeridian: the side it comes from, the latitude, the next end."""
+    for n, ((lon0, lat0), (lon1, lat1)) in enumerate(itertools.pairwise(ring)):
+        if abs(lon1 - lon0) > 180.0:
+            side = math.copysign(180.0, lon0)
+            before, after = abs(side - lon0), abs(lon1 + side)
+            share = before / (before + after) if before + after else 0.0
+            yield side, lat0 + (lat1 - lat0) * share, n + 1
+
+
+def _pole(unrolled: Ring) -> float:
+    """The pole, 90 or -90, that a ring that goes round the world encloses: the nearer one.
+
+    Its winding would say which, if windings could be trusted: a cap wound the wrong way would be
+    all the world but the cap.
+    """
+    steps = itertools.pairwise(unrolled)
+    area = sum((lon1 - lon0) * (lat0 + lat1) / 2 for (lon0, lat0), (lon1, lat1) in steps)
+    return math.copysign(90.0, area / (unrolled[-1][0] - unrolled[0][0]))
+
+
+def _run_on(ring: Ring) -> Ring:
+    """Add whole turns to longitudes, so that no edge jumps.
+
     An edge of exactly 360 degrees at one latitude goes round the world, as in a band or a cap that
     was cut before; at two latitudes it is two spellings of one meridian.
     """
@@ -208,17 +245,10 @@ def _is_sound(problems: Problems, face: shapely.Polygon, path: str) -> bool:
 
 
 def _close(ring: Ring) -> Ring:
-    """Lead a ring that goes round the world over the nearer pole, and back to where it began.
-
-    Its winding would say which pole it encloses, if windings could be trusted: a cap wound the
-    wrong way would be all the world but the cap.
-    """
-    turned = ring[-1][0] - ring[0][0]
-    if turned == 0.0:
+    """Lead a ring that goes round the world over its pole, and back to where it began."""
+    if ring[-1][0] == ring[0][0]:
         return ring
-    steps = itertools.pairwise(ring)
-    lat = sum((lon1 - lon0) * (lat0 + lat1) / 2 for (lon0, lat0), (lon1, lat1) in steps) / turned
-    pole = math.copysign(90.0, lat)
+    pole = _pole(ring)
     return [*ring, (ring[-1][0], pole), (ring[0][0], pole), ring[0]]
 
 

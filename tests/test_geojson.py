@@ -31,6 +31,10 @@ def point_of(coordinates: Any, **properties: Any) -> dict[str, Any]:
     return feature({"type": "Point", "coordinates": coordinates}, **properties)
 
 
+def line_of(*positions: Any, **properties: Any) -> dict[str, Any]:
+    return feature({"type": "LineString", "coordinates": list(positions)}, **properties)
+
+
 def changed(document: dict[str, Any], **members: Any) -> dict[str, Any]:
     return document | members
 
@@ -57,6 +61,7 @@ def geometry(fence: Fence) -> shapely.Polygon | shapely.MultiPolygon:
 GOOD = point_of([13.4, 52.5], radius_m=50)
 COORDINATES = "geometry.coordinates"
 RADIUS = "properties.radius_m"
+WIDTH = "properties.width_m"
 
 REFUSED: list[tuple[object, str, str]] = [
     (None, "not_a_feature", ""),
@@ -101,9 +106,34 @@ REFUSED: list[tuple[object, str, str]] = [
     (changed(GOOD, geometry=[]), "geometry_malformed", "geometry"),
     (changed(GOOD, geometry={"type": 5}), "geometry_malformed", "geometry"),
     (
-        feature({"type": "LineString", "coordinates": [[1, 2], [3, 4]]}),
+        feature({"type": "MultiPoint", "coordinates": [[1, 2], [3, 4]]}),
         "type_not_supported",
         "geometry.type",
+    ),
+    (line_of([1, 2], [3, 4]), "width_missing", WIDTH),
+    (line_of([1, 2], [3, 4], width_m="5"), "not_a_number", WIDTH),
+    (line_of([1, 2], [3, 4], width_m=math.inf), "not_finite", WIDTH),
+    (line_of([1, 2], [3, 4], width_m=0.09), "width_out_of_range", WIDTH),
+    (line_of([1, 2], [3, 4], width_m=20_001), "width_out_of_range", WIDTH),
+    (line_of([1, 2], width_m=5), "line_too_short", COORDINATES),
+    (line_of([1, 2], [1, 2], [1, 2], width_m=5), "line_too_short", COORDINATES),
+    (line_of([180, 2], [-180, 2], width_m=5), "line_too_short", COORDINATES),
+    (line_of([17, 90], [-18, 90], width_m=5), "line_too_short", COORDINATES),
+    (line_of([1, 2], [181, 4], width_m=5), "out_of_range", COORDINATES + "[1][0]"),
+    (line_of([1, 2], [], width_m=5), "coordinates_empty", COORDINATES + "[1]"),
+    (line_of([1, 2], 7, width_m=5), "coordinates_malformed", COORDINATES + "[1]"),
+    (line_of([[1, 2], [3, 4]], width_m=5), "coordinates_malformed", COORDINATES + "[0]"),
+    (line_of(*[[1, 2], [3, 4]] * 50_001, width_m=5), "too_many_vertices", COORDINATES),
+    (line_of([0, 60], [120, 61], width_m=0.1), "too_many_vertices", COORDINATES),
+    (
+        feature({"type": "MultiLineString", "coordinates": [[[1, 2], [3, 4]], []]}, width_m=5),
+        "coordinates_empty",
+        COORDINATES + "[1]",
+    ),
+    (
+        feature({"type": "MultiLineString", "coordinates": {}}, width_m=5),
+        "coordinates_malformed",
+        COORDINATES,
     ),
     (feature({"type": "polygon", "coordinates": [BOX]}), "type_not_supported", "geometry.type"),
     (feature({"type": "Point"}, radius_m=5), "coordinates_empty", COORDINATES),
@@ -436,3 +466,29 @@ def test_what_goes_round_the_world_is_written_and_read_too(rings: list[Any]) -> 
     again = parse_fence(to_feature(fence))
 
     assert geometry(again).equals(geometry(fence))
+
+
+@given(st.data(), st.sampled_from([1.0, -1.0]), st.floats(-180, 180))
+@settings(max_examples=60, deadline=None)
+def test_a_cap_keeps_its_holes_wherever_its_ring_begins(
+    data: st.DataObject, side: float, first: float
+) -> None:
+    """A hole right where the outer ring begins, and one that goes round the pole itself."""
+    rounds = st.lists(st.floats(-0.5, 0.5), min_size=5, max_size=20)
+
+    def ring(lat: float) -> list[list[float]]:
+        wobbles = data.draw(rounds)
+        step = 360.0 / len(wobbles)
+        made = [[wrap(first + n * step), side * (lat + w)] for n, w in enumerate(wobbles)]
+        return [*made, made[0]]
+
+    cap, rim = ring(80.0), ring(87.0)
+    west, east = wrap(first - 1.0), wrap(first + 1.0)
+    hole = box_ring(west, side * 82.0, east, side * 83.0)
+
+    fence = parse_fence(polygon_of(cap, hole, rim))
+
+    assert not covers(fence, wrap(first), side * 82.5)
+    assert not covers(fence, 0.0, side * 90.0)
+    assert covers(fence, wrap(first), side * 85.0)
+    assert covers(fence, wrap(first + 180.0), side * 82.5)

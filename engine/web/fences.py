@@ -28,9 +28,10 @@ Box = Annotated[str, Meta(max_length=120, description="`west,south,east,north`, 
 
 
 class Geometry(msgspec.Struct, frozen=True):
-    """A GeoJSON geometry: Polygon, MultiPolygon, or Point with `properties.radius_m`."""
+    """A GeoJSON geometry: Polygon, MultiPolygon, Point with `properties.radius_m`, or LineString or
+    MultiLineString with `properties.width_m`."""
 
-    type: Literal["Point", "Polygon", "MultiPolygon"]
+    type: Literal["Point", "LineString", "MultiLineString", "Polygon", "MultiPolygon"]
     coordinates: list[Any]
 
 
@@ -42,6 +43,10 @@ class FenceProperties(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     radius_m: float | None = None
     """Of a Point: metres, more than 0."""
+    width_m: float | None = None
+    """Of a LineString: metres from side to side, 0.1 to 20,000."""
+    corridor: dict[str, Any] | None = None
+    """Of a LineString: the polygon that was made of it, as it was answered; need not be sent."""
 
 
 class Feature(msgspec.Struct, frozen=True, kw_only=True):
