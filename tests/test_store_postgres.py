@@ -25,7 +25,8 @@ from engine.store.port import (
     StoreUnavailable,
     VersionMoved,
 )
-from engine.store.postgres import PostgresStore, StoreBroken
+from engine.store.postgres import PostgresStore
+from engine.store.wire import StoreBroken
 from tests.conftest import Server
 from tests.contract_store import (
     BRAND,
@@ -86,7 +87,8 @@ class TestPostgresStore(StoreContract):
                 f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'",
             )
             # The end of a connection arrives like any message, and wakes whoever waits for one.
-            while store._listener is not None and not store._listener.is_closed():
+            listener = store._wire.listener
+            while listener is not None and not listener.is_closed():
                 await store.wait_for_change(5)
 
         async def end() -> None:
@@ -261,7 +263,9 @@ async def act(store: Store, op: str, a: int, b: int, c: int) -> object:
         "claim": both(
             claims(
                 claim(name, resident, before=c, offer=f"o{b % 2}", total=3, per_day=2, day=DAY + c),
-                claim(f"d{a}{c}", f"r{b}", before=b, made_ms=NOW_MS - b, code=f"k{b}{c}"),
+                claim(
+                    f"d{a}{c}", f"r{b}", before=b, made_ms=NOW_MS - b * 345_600_000, code=f"k{b}{c}"
+                ),
                 claim(f"e{b}{c}", resident, before=c + 1, decision=f"d{b}"),
             ),
             recall(f"d{a}{b}") if c else presence(f"r{b}", "f1"),

@@ -11,15 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from engine.changes import (
-    Changes,
-    ClaimMade,
-    ClaimRefused,
-    ClaimRow,
-    OfferCount,
-    PresenceRow,
-    ResidentState,
-)
+from engine.changes import Changes, OfferCount, ResidentState
 from engine.consent.record import Record
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
@@ -32,7 +24,6 @@ from engine.store.port import (
     FeedLost,
     FenceRow,
     KeyRow,
-    Kind,
     OfferRow,
     Redemption,
     RedemptionRefused,
@@ -41,58 +32,10 @@ from engine.store.port import (
     StoreUnavailable,
     VersionMoved,
     Written,
-    first_open_day,
-    recent_since_ms,
 )
+from engine.store.shared import Claim, Shared, claim_row
 
 Row = TypeVar("Row")
-
-
-class Claim(msgspec.Struct):
-    """A claim as it is kept."""
-
-    made: ClaimMade
-    recall_reason: str | None = None
-    redemption: Redemption | None = None
-
-    @property
-    def stands(self) -> bool:
-        """Whether it was not recalled."""
-        return self.recall_reason is None
-
-
-class Shared:
-    """What several in-memory stores have in common, as processes have one database."""
-
-    def __init__(self) -> None:
-        self.secrets: dict[str, bytes] = {}
-        self.feed: list[Change] = []
-        """Without gaps; lines may be deleted from its front, as they may be pruned elsewhere."""
-        self.brands: dict[str, BrandRow] = {}
-        self.fences: dict[str, FenceRow] = {}
-        self.offers: dict[str, OfferRow] = {}
-        self.keys: dict[str, KeyRow] = {}
-        self.residents: dict[str, ResidentRow] = {}
-        self.presences: dict[str, PresenceRow] = {}
-        self.claims: dict[str, Claim] = {}
-        self.claims_of: dict[str, list[Claim]] = {}
-        self.claim_of_code: dict[str, Claim] = {}
-        self.claim_of_decision: dict[tuple[str, str], Claim] = {}
-        self.counts: dict[tuple[str, int | None], int] = {}
-        self.listeners: set[asyncio.Event] = set()
-
-    @property
-    def number(self) -> int:
-        """The feed's newest number."""
-        return self.feed[-1].number if self.feed else 0
-
-    def append(self, kind: Kind, ids: list[str]) -> int:
-        """Add lines to the feed and wake whoever follows it; the last number."""
-        for id_ in ids:
-            self.feed.append(Change(self.number + 1, kind, id_))
-        for listener in self.listeners:
-            listener.set()
-        return self.number
 
 
 class MemoryStore:
@@ -167,8 +110,8 @@ class MemoryStore:
             offers=_those(shared.offers),
             residents=_those(shared.residents),
             keys=_those(shared.keys),
-            states=tuple(self._state(resident, now_ms) for resident in known),
-            counts=tuple(self._counts({offer for offer, _ in shared.counts}, now_ms)),
+            states=tuple(shared.state(resident, now_ms) for resident in known),
+            counts=tuple(shared.open_counts({offer for offer, _ in shared.counts}, now_ms)),
         )
 
     async def read_brands(self, ids: list[str]) -> list[BrandRow]:
@@ -193,43 +136,13 @@ class MemoryStore:
 
     async def read_states(self, ids: list[str], *, now_ms: int) -> list[ResidentState]:
         """The residents named, in the order given."""
-        self._open_shared()
-        return [self._state(resident, now_ms) for resident in ids]
+        shared = self._open_shared()
+        return [shared.state(resident, now_ms) for resident in ids]
 
     async def read_counts(self, offers: list[str], *, now_ms: int) -> list[OfferCount]:
         """Totals and open days, by offer and day; a total comes first."""
-        self._open_shared()
-        return self._counts(set(offers), now_ms)
-
-    def _state(self, resident: str, now_ms: int) -> ResidentState:
-        """What is known of one resident; O(claims ever made to them)."""
-        presence = self.shared.presences.get(resident)
-        claims = self.shared.claims_of.get(resident, [])
-        standing = [claim.made for claim in claims if claim.stands]
-        recent = [made for made in standing if made.made_ms >= recent_since_ms(now_ms)]
-        by_offer: dict[str, int] = {}
-        for made in standing:
-            by_offer[made.made.offer] = by_offer.get(made.made.offer, 0) + 1
-        return ResidentState(
-            resident=resident,
-            stays=presence.stays if presence else (),
-            seen_ms=presence.seen_ms if presence else None,
-            claims=tuple(
-                _claim_row(made)
-                for made in sorted(recent, key=lambda made: (made.made_ms, made.made.claim))
-            ),
-            claims_by_offer=by_offer,
-            claims_count=len(claims),
-        )
-
-    def _counts(self, offers: set[str], now_ms: int) -> list[OfferCount]:
-        """Totals and open days of these offers."""
-        first_day = first_open_day(now_ms)
-        return [
-            OfferCount(offer, day, claims)
-            for (offer, day), claims in sorted(self.shared.counts.items(), key=_count_order)
-            if offer in offers and (day is None or day >= first_day)
-        ]
+        shared = self._open_shared()
+        return shared.open_counts(set(offers), now_ms)
 
     # What merchants, residents and the operator write.
 
@@ -320,85 +233,7 @@ class MemoryStore:
 
     async def commit(self, changes: Changes) -> Committed:
         """Apply a group."""
-        shared = self._open_shared()
-        self._apply_presences(changes)
-        recalls: dict[str, str] = {}
-        for recall in changes.recalls:
-            recalls.setdefault(recall.claim, recall.reason)
-        touched = self._recall(recalls)
-        losers: set[str] = set()
-        refusals: list[ClaimRefused] = []
-        for made in changes.claims:
-            offer = made.made.offer
-            for key in ((offer, None), (offer, made.day)):
-                shared.counts.setdefault(key, 0)
-                touched.add(key)
-            reason = "conflict" if made.resident in losers else self._refusal(made)
-            if reason is None:
-                self._accept(made)
-            else:
-                losers.add(made.resident)
-                refusals.append(ClaimRefused(made.made.claim, reason))
-        own = {made.made.claim for made in changes.claims}
-        self._recall({claim: reason for claim, reason in recalls.items() if claim in own})
-        counts = sorted(((key, shared.counts[key]) for key in touched), key=_count_order)
-        return Committed(
-            refused=tuple(refusals),
-            counts=tuple(OfferCount(offer, day, claims) for (offer, day), claims in counts),
-        )
-
-    def _apply_presences(self, changes: Changes) -> None:
-        """Replace presences, end those without stays, then raise what was touched."""
-        presences = self.shared.presences
-        for resident, presence in changes.presences.items():
-            if presence.stays:
-                presences[resident] = presence
-            else:
-                presences.pop(resident, None)
-        for resident, seen_ms in changes.touches.items():
-            there = presences.get(resident)
-            if there and there.seen_ms < seen_ms:
-                presences[resident] = msgspec.structs.replace(there, seen_ms=seen_ms)
-
-    def _refusal(self, made: ClaimMade) -> str | None:
-        """Why a claim can't be accepted, or None."""
-        shared, offer = self.shared, made.made.offer
-        if len(shared.claims_of.get(made.resident, ())) != made.claims_before:
-            return "conflict"
-        if made.budget_total is not None and shared.counts[offer, None] >= made.budget_total:
-            return "budget_total"
-        if made.budget_day is not None and shared.counts[offer, made.day] >= made.budget_day:
-            return "budget_day"
-        if (
-            made.made.claim in shared.claims
-            or made.made.code in shared.claim_of_code
-            or (made.decision, made.resident) in shared.claim_of_decision
-        ):
-            return "conflict"
-        return None
-
-    def _accept(self, made: ClaimMade) -> None:
-        """Keep a claim and count it."""
-        shared, claim = self.shared, Claim(made)
-        shared.claims[made.made.claim] = claim
-        shared.claims_of.setdefault(made.resident, []).append(claim)
-        shared.claim_of_code[made.made.code] = claim
-        shared.claim_of_decision[made.decision, made.resident] = claim
-        shared.counts[made.made.offer, None] += 1
-        shared.counts[made.made.offer, made.day] += 1
-
-    def _recall(self, recalls: dict[str, str]) -> set[tuple[str, int | None]]:
-        """Take back those of the claims that stand; the counts that this touched."""
-        touched: set[tuple[str, int | None]] = set()
-        for id_, reason in recalls.items():
-            claim = self.shared.claims.get(id_)
-            if claim is None or not claim.stands:
-                continue
-            claim.recall_reason = reason
-            for key in ((claim.made.made.offer, None), (claim.made.made.offer, claim.made.day)):
-                self.shared.counts[key] -= 1
-                touched.add(key)
-        return touched
+        return self._open_shared().commit(changes)
 
     async def claim_by_code(self, code: str) -> ClaimRecord | None:
         """The claim whose code this is."""
@@ -457,25 +292,13 @@ def _those(rows: dict[str, Row], ids: list[str] | None = None) -> tuple[Row, ...
     return tuple(rows[id_] for id_ in sorted(rows if ids is None else rows.keys() & set(ids)))
 
 
-def _count_order(item: tuple[tuple[str, int | None], int]) -> tuple[str, int]:
-    """By offer, its total first, then its days."""
-    (offer, day), _ = item
-    return offer, -1 if day is None else day
-
-
 def _claim_id(claim: Claim) -> str:
     return claim.made.made.claim
 
 
-def _claim_row(made: ClaimMade) -> ClaimRow:
-    return ClaimRow(
-        resident=made.resident, decision=made.decision, made=made.made, made_ms=made.made_ms
-    )
-
-
 def _claim_record(claim: Claim) -> ClaimRecord:
     return ClaimRecord(
-        row=_claim_row(claim.made),
+        row=claim_row(claim.made),
         state="made" if claim.stands else "recalled",
         recall_reason=claim.recall_reason,
         redemption=claim.redemption.id if claim.redemption else None,

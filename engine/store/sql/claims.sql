@@ -32,14 +32,14 @@ where state = 'made' and made_ms >= $1 and resident = any($2::text[])
 order by resident, made_ms, id
 
 -- name: all_claims_by_offer
--- How many claims of each offer stand for every resident.
-select resident, offer, count(*) as claims from claims
-where state = 'made' group by resident, offer order by resident, offer
+-- How many claims of each offer stand for every resident, and the newest before an instant.
+select resident, offer, count(*) as claims, max(made_ms) filter (where made_ms < $1) as older_ms
+from claims where state = 'made' group by resident, offer order by resident, offer
 
 -- name: read_claims_by_offer
--- How many claims of each offer stand for these residents.
-select resident, offer, count(*) as claims from claims
-where state = 'made' and resident = any($1::text[])
+-- How many claims of each offer stand for these residents, and the newest before an instant.
+select resident, offer, count(*) as claims, max(made_ms) filter (where made_ms < $1) as older_ms
+from claims where state = 'made' and resident = any($2::text[])
 group by resident, offer order by resident, offer
 
 -- name: all_counts

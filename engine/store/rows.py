@@ -1,0 +1,130 @@
+"""Rows of the queries as the values that the port speaks of."""
+
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from engine.changes import ClaimRow, OfferCount, ResidentState
+from engine.consent.record import Record
+from engine.offers.offer import Brand, Offer
+from engine.residents import ResidentSettings
+from engine.store.columns import ALL_DAYS, read_made, read_stays
+from engine.store.port import (
+    BrandRow,
+    ClaimRecord,
+    FenceRow,
+    KeyRow,
+    OfferRow,
+    ResidentRow,
+    Written,
+)
+
+_brand: Final = msgspec.json.Decoder(Brand)
+_offer: Final = msgspec.json.Decoder(Offer)
+_settings: Final = msgspec.json.Decoder(ResidentSettings)
+_record: Final = msgspec.json.Decoder(Record)
+_key: Final = msgspec.json.Decoder(KeyRow)
+
+
+def key_row(row: asyncpg.Record) -> KeyRow:
+    """A key."""
+    return _key.decode(row["document"])
+
+
+def written(row: asyncpg.Record) -> Written:
+    """What came of a write."""
+    return Written(row["number"], row["version"], created=row["version"] == 1 and row["number"] > 0)
+
+
+def brand_row(row: asyncpg.Record) -> BrandRow:
+    """A brand."""
+    return BrandRow(_brand.decode(row["document"]), row["version"])
+
+
+def offer_row(row: asyncpg.Record) -> OfferRow:
+    """An offer."""
+    return OfferRow(_offer.decode(row["document"]), row["version"])
+
+
+def fence_row(row: asyncpg.Record) -> FenceRow:
+    """A fence."""
+    return FenceRow(
+        id=row["id"], brand=row["brand"], feature=row["feature"], version=row["version"]
+    )
+
+
+def count(row: asyncpg.Record) -> OfferCount:
+    """An offer's count."""
+    return OfferCount(row["offer"], None if row["day"] == ALL_DAYS else row["day"], row["claims"])
+
+
+def claim_row(row: asyncpg.Record) -> ClaimRow:
+    """A claim that stands."""
+    return ClaimRow(
+        resident=row["resident"],
+        decision=row["decision"],
+        made=read_made(row["made"]),
+        made_ms=row["made_ms"],
+    )
+
+
+def claim_record(rows: Iterable[asyncpg.Record]) -> ClaimRecord | None:
+    """The claim of the first row, or None if there is no row."""
+    for row in rows:
+        return ClaimRecord(
+            row=claim_row(row),
+            state=row["state"],
+            recall_reason=row["recall_reason"],
+            redemption=row["redemption"],
+            why=row["why"],
+        )
+    return None
+
+
+async def resident_rows(
+    residents: AsyncIterator[asyncpg.Record], records: AsyncIterator[asyncpg.Record]
+) -> list[ResidentRow]:
+    """Residents with their records."""
+    said: dict[str, list[Record]] = {}
+    async for row in records:
+        said.setdefault(row["resident"], []).append(_record.decode(row["body"]))
+    return [
+        ResidentRow(
+            id=row["id"],
+            settings=_settings.decode(row["settings"]),
+            version=row["version"],
+            records=tuple(said.pop(row["id"], ())),
+        )
+        async for row in residents
+    ]
+
+
+async def states(
+    presences: AsyncIterator[asyncpg.Record],
+    claims: AsyncIterator[asyncpg.Record],
+    by_offer: AsyncIterator[asyncpg.Record],
+) -> list[ResidentState]:
+    """Residents' states from their presences, recent claims, and counts of claims."""
+    recent: dict[str, list[ClaimRow]] = {}
+    async for row in claims:
+        recent.setdefault(row["resident"], []).append(claim_row(row))
+    standing: dict[str, dict[str, int]] = {}
+    older: dict[str, dict[str, int]] = {}
+    async for row in by_offer:
+        standing.setdefault(row["resident"], {})[row["offer"]] = row["claims"]
+        if row["older_ms"] is not None:
+            older.setdefault(row["resident"], {})[row["offer"]] = row["older_ms"]
+    return [
+        ResidentState(
+            resident=row["resident"],
+            stays=read_stays(row["stays"]),
+            seen_ms=None if row["stays"] is None else row["seen_ms"],
+            claims=tuple(recent.pop(row["resident"], ())),
+            claims_by_offer=standing.pop(row["resident"], {}),
+            older_ms_by_offer=older.pop(row["resident"], {}),
+            claims_count=row["claims"],
+        )
+        async for row in presences
+    ]

@@ -1,0 +1,204 @@
+"""The state of stores in memory, and what a group of changes does to it."""
+
+import asyncio
+
+import msgspec
+
+from engine.changes import (
+    Changes,
+    ClaimMade,
+    ClaimRefused,
+    ClaimRow,
+    OfferCount,
+    PresenceRow,
+    ResidentState,
+)
+from engine.store.port import (
+    BrandRow,
+    Change,
+    Committed,
+    FenceRow,
+    KeyRow,
+    Kind,
+    OfferRow,
+    Redemption,
+    ResidentRow,
+    first_open_day,
+    recent_since_ms,
+)
+
+
+class Claim(msgspec.Struct):
+    """A claim as it is kept."""
+
+    made: ClaimMade
+    recall_reason: str | None = None
+    redemption: Redemption | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was not recalled."""
+        return self.recall_reason is None
+
+
+class Shared:
+    """What several in-memory stores have in common, as processes have one database."""
+
+    def __init__(self) -> None:
+        self.secrets: dict[str, bytes] = {}
+        self.feed: list[Change] = []
+        """Without gaps; lines may be deleted from its front, as they may be pruned elsewhere."""
+        self.brands: dict[str, BrandRow] = {}
+        self.fences: dict[str, FenceRow] = {}
+        self.offers: dict[str, OfferRow] = {}
+        self.keys: dict[str, KeyRow] = {}
+        self.residents: dict[str, ResidentRow] = {}
+        self.presences: dict[str, PresenceRow] = {}
+        self.claims: dict[str, Claim] = {}
+        self.claims_of: dict[str, list[Claim]] = {}
+        self.claim_of_code: dict[str, Claim] = {}
+        self.claim_of_decision: dict[tuple[str, str], Claim] = {}
+        self.counts: dict[tuple[str, int | None], int] = {}
+        self.listeners: set[asyncio.Event] = set()
+
+    @property
+    def number(self) -> int:
+        """The feed's newest number."""
+        return self.feed[-1].number if self.feed else 0
+
+    def append(self, kind: Kind, ids: list[str]) -> int:
+        """Add lines to the feed and wake whoever follows it; the last number."""
+        for id_ in ids:
+            self.feed.append(Change(self.number + 1, kind, id_))
+        for listener in self.listeners:
+            listener.set()
+        return self.number
+
+    def commit(self, changes: Changes) -> Committed:
+        """Apply a group, as `port.Store.commit` says."""
+        self._apply_presences(changes)
+        recalls: dict[str, str] = {}
+        for recall in changes.recalls:
+            recalls.setdefault(recall.claim, recall.reason)
+        touched = self._recall(recalls)
+        losers: set[str] = set()
+        refusals: list[ClaimRefused] = []
+        for made in changes.claims:
+            offer = made.made.offer
+            for key in ((offer, None), (offer, made.day)):
+                self.counts.setdefault(key, 0)
+                touched.add(key)
+            reason = "conflict" if made.resident in losers else self._refusal(made)
+            if reason is None:
+                self._accept(made)
+            else:
+                losers.add(made.resident)
+                refusals.append(ClaimRefused(made.made.claim, reason))
+        own = {made.made.claim for made in changes.claims}
+        self._recall({claim: reason for claim, reason in recalls.items() if claim in own})
+        counts = sorted(((key, self.counts[key]) for key in touched), key=count_order)
+        return Committed(
+            refused=tuple(refusals),
+            counts=tuple(OfferCount(offer, day, claims) for (offer, day), claims in counts),
+        )
+
+    def _apply_presences(self, changes: Changes) -> None:
+        """Replace presences, end those without stays, then raise what was touched."""
+        presences = self.presences
+        for resident, presence in changes.presences.items():
+            if presence.stays:
+                presences[resident] = presence
+            else:
+                presences.pop(resident, None)
+        for resident, seen_ms in changes.touches.items():
+            there = presences.get(resident)
+            if there and there.seen_ms < seen_ms:
+                presences[resident] = msgspec.structs.replace(there, seen_ms=seen_ms)
+
+    def _refusal(self, made: ClaimMade) -> str | None:
+        """Why a claim can't be accepted, or None."""
+        offer = made.made.offer
+        if len(self.claims_of.get(made.resident, ())) != made.claims_before:
+            return "conflict"
+        if made.budget_total is not None and self.counts[offer, None] >= made.budget_total:
+            return "budget_total"
+        if made.budget_day is not None and self.counts[offer, made.day] >= made.budget_day:
+            return "budget_day"
+        if (
+            made.made.claim in self.claims
+            or made.made.code in self.claim_of_code
+            or (made.decision, made.resident) in self.claim_of_decision
+        ):
+            return "conflict"
+        return None
+
+    def _accept(self, made: ClaimMade) -> None:
+        """Keep a claim and count it."""
+        claim = Claim(made)
+        self.claims[made.made.claim] = claim
+        self.claims_of.setdefault(made.resident, []).append(claim)
+        self.claim_of_code[made.made.code] = claim
+        self.claim_of_decision[made.decision, made.resident] = claim
+        self.counts[made.made.offer, None] += 1
+        self.counts[made.made.offer, made.day] += 1
+
+    def _recall(self, recalls: dict[str, str]) -> set[tuple[str, int | None]]:
+        """Take back those of the claims that stand; the counts that this touched."""
+        touched: set[tuple[str, int | None]] = set()
+        for id_, reason in recalls.items():
+            claim = self.claims.get(id_)
+            if claim is None or not claim.stands:
+                continue
+            claim.recall_reason = reason
+            for key in ((claim.made.made.offer, None), (claim.made.made.offer, claim.made.day)):
+                self.counts[key] -= 1
+                touched.add(key)
+        return touched
+
+    def state(self, resident: str, now_ms: int) -> ResidentState:
+        """What is known of one resident; O(claims ever made to them)."""
+        presence = self.presences.get(resident)
+        claims = self.claims_of.get(resident, [])
+        standing = [claim.made for claim in claims if claim.stands]
+        recent = [made for made in standing if made.made_ms >= recent_since_ms(now_ms)]
+        by_offer: dict[str, int] = {}
+        older: dict[str, int] = {}
+        for made in standing:
+            offer = made.made.offer
+            by_offer[offer] = by_offer.get(offer, 0) + 1
+            if made.made_ms < recent_since_ms(now_ms):
+                older[offer] = max(older.get(offer, made.made_ms), made.made_ms)
+        return ResidentState(
+            resident=resident,
+            stays=presence.stays if presence else (),
+            seen_ms=presence.seen_ms if presence else None,
+            claims=tuple(
+                claim_row(made)
+                for made in sorted(recent, key=lambda made: (made.made_ms, made.made.claim))
+            ),
+            claims_by_offer=by_offer,
+            older_ms_by_offer=older,
+            claims_count=len(claims),
+        )
+
+    def open_counts(self, offers: set[str], now_ms: int) -> list[OfferCount]:
+        """Totals and open days of these offers."""
+        first_day = first_open_day(now_ms)
+        return [
+            OfferCount(offer, day, claims)
+            for (offer, day), claims in sorted(self.counts.items(), key=count_order)
+            if offer in offers and (day is None or day >= first_day)
+        ]
+
+
+def count_order(item: tuple[tuple[str, int | None], int]) -> tuple[str, int]:
+    """By offer, its total first, then its days."""
+    (offer, day), _ = item
+    return offer, -1 if day is None else day
+
+
+def claim_row(made: ClaimMade) -> ClaimRow:
+    """A claim as it is read back."""
+    return ClaimRow(
+        resident=made.resident, decision=made.decision, made=made.made, made_ms=made.made_ms
+    )

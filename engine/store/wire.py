@@ -1,0 +1,221 @@
+"""The connections to PostgreSQL: a pool, one that listens, and what their errors become."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final
+
+import asyncpg
+import asyncpg.pool
+
+from engine.store.migrate import load_migrations, migrate
+from engine.store.port import StoreUnavailable
+from engine.store.queries import load_queries
+
+CHANNEL: Final = "passby_changes"
+SQL: Final = load_queries()
+LONG_S: Final = 600.0
+"""Longest time of a command while a process starts."""
+
+_ROWS_AT_ONCE: Final = 20_000
+_CLOSE_S: Final = 2.0
+
+Fetch = Callable[..., AsyncIterator[asyncpg.Record]]
+
+
+class StoreBroken(Exception):
+    """PostgreSQL refused what we asked: a mistake in this code, never a state of the server."""
+
+
+class Wire:
+    """Connections to one database, and the named queries over them.
+
+    Args: as of `PostgresStore`.
+    """
+
+    def __init__(
+        self, url: str, *, pool_min: int, pool_max: int, connect_s: float, command_s: float
+    ) -> None:
+        self._url = url
+        self._sizes = (pool_min, pool_max)
+        self._connect_s = connect_s
+        self._command_s = command_s
+        self._pool: asyncpg.Pool | None = None
+        self.listener: asyncpg.Connection | None = None
+        self._grown = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connect, migrate, and be ready.
+
+        Raises:
+            SchemaRefused: the database was made by another code than this one.
+        """
+        if self._pool is not None:
+            raise RuntimeError("the store is open already")
+        try:
+            await self._migrate()
+            with _told():
+                self._pool = await asyncpg.create_pool(
+                    self._url,
+                    min_size=self._sizes[0],
+                    max_size=self._sizes[1],
+                    reset=_keep,
+                    timeout=self._connect_s,
+                    command_timeout=self._command_s,
+                    server_settings=self._server_settings(),
+                )
+            await self._listen()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Give back all connections; at most about 2 s."""
+        listener, self.listener = self.listener, None
+        pool, self._pool = self._pool, None
+        if listener is not None:
+            await _close(listener)
+        if pool is not None:
+            try:
+                async with asyncio.timeout(_CLOSE_S):
+                    await pool.close()
+            except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                pool.terminate()
+
+    async def wait_for_change(self, timeout_s: float) -> None:
+        """Wait for a notification; one that came since the last wait counts."""
+        if self.listener is None or self.listener.is_closed():
+            await self._listen()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._grown.wait()
+        self._grown.clear()
+
+    def _server_settings(self) -> dict[str, str]:
+        """What each of our sessions asks of the server."""
+        return {
+            "application_name": "passby",
+            "jit": "off",
+            "synchronous_commit": "on",
+            "statement_timeout": str(int(self._command_s * 1_000)),
+        }
+
+    async def _migrate(self) -> None:
+        """Apply migrations on a connection of its own, which may wait long for another process."""
+        with _told():
+            connection = await asyncpg.connect(
+                self._url, timeout=self._connect_s, command_timeout=LONG_S
+            )
+            try:
+                await migrate(connection, load_migrations())
+            finally:
+                await _close(connection)
+
+    async def _listen(self) -> None:
+        """Listen for the feed on a connection of its own; wakes once, for what was missed."""
+        if self._pool is None:
+            raise StoreUnavailable("the store is closed")
+        with _told():
+            listener = await asyncpg.connect(
+                self._url, timeout=self._connect_s, command_timeout=self._command_s
+            )
+            try:
+                listener.add_termination_listener(self._wake)
+                await listener.add_listener(CHANNEL, self._wake)
+            except BaseException:
+                listener.terminate()
+                raise
+        self.listener = listener
+        self._grown.set()
+
+    def _wake(self, *_: object) -> None:
+        """The feed may have grown, or the connection that would tell us is gone."""
+        self._grown.set()
+
+    @contextlib.asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        """A connection of the pool."""
+        if self._pool is None:
+            raise StoreUnavailable("the store is closed")
+        with _told():
+            async with self._pool.acquire(timeout=self._connect_s) as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def reading(
+        self, timeout_s: float = 0.0
+    ) -> AsyncIterator[tuple[asyncpg.pool.PoolConnectionProxy, Fetch]]:
+        """One consistent read-only transaction: its connection, and a way to stream a query.
+
+        Args:
+            timeout_s: longest time of one command, if more than `command_s`.
+        """
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            longest_s = max(timeout_s, self._command_s)
+            if longest_s > self._command_s:
+                await connection.execute("set local statement_timeout = 0")
+
+            async def fetch(name: str, *args: Any) -> AsyncIterator[asyncpg.Record]:
+                cursor = await connection.cursor(SQL[name], *args, timeout=longest_s)
+                while rows := await cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s):
+                    for row in rows:
+                        yield row
+
+            yield connection, fetch
+
+    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+        """All rows of a named query."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(SQL[name], *args)
+            return rows
+
+    async def row(self, name: str, *args: Any) -> asyncpg.Record:
+        """The only row of a named query."""
+        (row,) = await self.fetch(name, *args)
+        return row
+
+    async def number(self, name: str, *args: Any) -> int | None:
+        """The feed's number that a named write drew, or None if it found nothing to write."""
+        for row in await self.fetch(name, *args):
+            number: int = row["append_changes"]
+            return number
+        return None
+
+
+async def _keep(_: asyncpg.Connection) -> None:
+    """Give a connection back as it is: we leave no state on it, and a reset is a round trip."""
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    """Close a connection politely if that goes at once, else just drop it."""
+    try:
+        await connection.close(timeout=_CLOSE_S)
+    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        connection.terminate()
+
+
+# SQLSTATE classes that tell of the server's or the connection's state: connection exceptions,
+# invalid authorization (rotated passwords), transactions in a state or a server that is read-only,
+# serialization and deadlock, missing database, resources, operator intervention, system and
+# internal errors. All else is about what we asked.
+_STATES: Final = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX")
+
+
+@contextlib.contextmanager
+def _told() -> Any:
+    """Turn what asyncpg raises into our errors, whose texts hold no value of any row."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        state = error.sqlstate or "XX000"
+        if state.startswith(_STATES):
+            raise StoreUnavailable(f"{type(error).__name__} ({state})") from None
+        raise StoreBroken(f"{type(error).__name__} ({state})") from None
+    except asyncpg.DataError as error:
+        raise StoreBroken(type(error).__name__) from None
+    except (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError) as error:
+        raise StoreUnavailable(type(error).__name__) from None
