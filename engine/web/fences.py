@@ -19,9 +19,6 @@ from engine.web.route import Answer
 from geofences.fence import BBox, Fence, FenceRejected
 from geofences.geojson import parse_fence, to_feature
 
-INLINE_BYTES_MAX: Final = 64 * 1024
-"""A Feature longer than this is parsed in a thread: it could hold the loop over 5 ms."""
-
 POSITIONS_MAX: Final = 10_000
 
 Box = Annotated[str, Meta(max_length=120, description="`west,south,east,north`, degrees.")]
@@ -72,10 +69,8 @@ class Covering(msgspec.Struct, frozen=True):
 
 async def put_fence(ctx: Context, key: KeyRow, body: bytes, *, fence: Id) -> Answer[Feature]:
     """Write a fence, new or not."""
-    if len(body) > INLINE_BYTES_MAX:
-        parsed, feature = await asyncio.to_thread(_parse, body, fence)
-    else:
-        parsed, feature = _parse(body, fence)
+    # A short line may be a corridor of 100,000 corners, so no body is short enough for the loop.
+    parsed, feature = await asyncio.to_thread(_parse, body, fence)
     check_brand(key, parsed.brand)
     old = ctx.engine.fences.get(fence)
     if old is not None:
