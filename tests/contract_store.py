@@ -212,8 +212,7 @@ class StoreContract:
 
         assert "ann" not in str(told.value)
         await outage.end()
-        with_answer = await store.read_brands([])
-        assert with_answer == []
+        assert await store.read_brands([]) == []
 
     async def test_a_closed_store_is_unavailable(self, store: Store) -> None:
         await store.close()
