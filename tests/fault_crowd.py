@@ -15,8 +15,6 @@ import aiohttp
 from tests.fault_town import Town, now_ms
 from tests.running import Reply, Service
 
-FIXES_A_FENCE: Final = 2
-"""The second fix in a fence is the one that shows that the fence before was left."""
 AGAIN_S: Final = 0.05
 """Between a refusal and the next try."""
 LAST_ANSWER_S: Final = 20.0
@@ -85,8 +83,11 @@ class Walker:
     visited: int = 0
 
     def next_ping(self) -> Json:
-        """The next fix: twice in a fence, then in the next one."""
-        fence = (self.turn + self.visited // FIXES_A_FENCE) % self.town.fences
+        """The next fix, in the next fence: it enters there, and leaves the fence before the last.
+
+        (It takes two fixes outside of a fence to leave it.)
+        """
+        fence = (self.turn + self.visited) % self.town.fences
         self.visited += 1
         return self.ping(*self.town.place(fence))
 

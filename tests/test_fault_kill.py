@@ -135,7 +135,8 @@ async def test_kill_nine_five_times_in_a_burst_with_offers(
     tmp_path: Path, measured: list[str]
 ) -> None:
     """Answers hold, limits hold, nobody enters twice, and claims nobody read are told again."""
-    crowd = Crowd(Town.of("killed", residents=120, fences=18, per_day=10))
+    town = Town.of("killed", residents=120, fences=24, budget_total=30, budget_day=110, per_day=18)
+    crowd = Crowd(town)
     data = tmp_path / "data"
     try:
         async with serving(data) as service:
@@ -154,6 +155,7 @@ async def test_kill_nine_five_times_in_a_burst_with_offers(
             )
             assert in_flight > 0
             assert unread > 0 or kill is not kill_between
+        assert crowd.ledger.withheld["budget_total"] > 0
     finally:
         remove(data)
 

@@ -10,13 +10,13 @@ from signal import SIGCONT, SIGSTOP
 from typing import Any, Final
 
 from tests import fault_audit
-from tests.fault_crowd import FIXES_A_FENCE, Crowd, Walker
+from tests.fault_crowd import Crowd, Walker
 from tests.fault_town import Town, opt
 from tests.running import Service, remove, serving, until, until_async
 
 LIVE_S_MAX: Final = 1.0
 LEASE_S: Final = 2.0
-LAPS: Final = 2
+LAPS: Final = 4
 WITHDRAWN: Final = 30
 """Residents who withdraw while they walk."""
 
@@ -126,7 +126,7 @@ async def test_limits_hold_for_residents_who_post_to_both(
         half = len(town.residents)
         pairs = zip(crowd.walkers[:half], crowd.walkers[half:], strict=True)
         crowd.walkers = [walker for pair in pairs for walker in pair]
-        goal = LAPS * town.fences * FIXES_A_FENCE
+        goal = LAPS * town.fences
         async with crowd.walking(one, other):
             await until(lambda: all(w.visited >= goal for w in crowd.walkers), within_s=40)
         books = await fault_audit.read(one)
