@@ -35,7 +35,13 @@ VALUES: Final = (
 WAY: Final = ("engine.pipeline", "engine.presence")
 """The whole way of a ping: it puts the pure rooms together, and only the rim knows it."""
 
-COMMANDS: Final = ("engine.replay", "engine.importing", "engine.demo")
+COMMANDS: Final = (
+    "engine.replay",
+    "engine.importing",
+    "engine.demo",
+    "engine.backup",
+    "engine.commands",
+)
 """What a subcommand does, where that is more than calling one of the others."""
 
 DOORS: Final = ("engine.web", "engine.app", *COMMANDS, "engine.cli")
@@ -421,7 +427,7 @@ GOOD: Final = [
     (forbidden_neighbours, "engine.pipeline", "from engine.offers.book import OfferBook\n"),
     (forbidden_neighbours, "engine.app", "from engine.pipeline import Engine\n"),
     (forbidden_neighbours, "engine.app", "from engine.web.routes import routes\n"),
-    (forbidden_neighbours, "engine.cli", "from loadtest.city import City\n"),
+    (forbidden_neighbours, "engine.commands.serve", "from loadtest.city import City\n"),
     (sleeps, "tests.test_ping", "async def f():\n    await asyncio.sleep(0)\n"),
     (sleeps, "tests.test_ping", "while not done():\n    time.sleep(0.1)\n"),
     (long_bodies, "engine.ping", 'def f():\n    """' + "\n" * 80 + '"""\n    return 1\n'),

@@ -1,0 +1,53 @@
+"""How a command talks to whoever runs it: exit codes, progress, and flags that many share."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from engine.replay import RowRefused
+
+DONE: Final = 0
+FAILED: Final = 1
+WRONG_USE: Final = 2
+REJECTED_SHOWN_MAX: Final = 20
+
+
+class WorkFailed(Exception):
+    """The work can't be done; the text says why and what to do."""
+
+
+def say(text: str) -> None:
+    """Tell a person about progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def tell_refused(refused: list[RowRefused]) -> None:
+    """Tell which rows of a file were left out, the first of them."""
+    for row in refused[:REJECTED_SHOWN_MAX]:
+        say(f"row {row.row} left out: {row.code}: {row.detail}")
+    if len(refused) > REJECTED_SHOWN_MAX:
+        say(f"... and {len(refused) - REJECTED_SHOWN_MAX} more rows")
+
+
+def every(seconds: float) -> Callable[[], bool]:
+    """A question that is answered yes once in so many seconds."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < seconds:
+            return False
+        last = now
+        return True
+
+    return due
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Flags that say where the data is."""
+    parser.add_argument("--data", type=Path, help="folder of the database (default .passby)")
+    parser.add_argument("--database-url", help="a PostgreSQL to use instead of the embedded one")
