@@ -10,11 +10,15 @@ from typing import Final
 from tests import fault_audit
 from tests.fault_crowd import Crowd, Json, Walker
 from tests.fault_town import STEP_DEG, Town, side_by_side
-from tests.running import Service, remove, serving, until
+from tests.running import Service, remove, serving, until, until_async
 
 CLAIMS_A_ROUND: Final = 100
 """Answered before the process is killed."""
-FREEZES_MAX: Final = 200
+FREEZES_MAX: Final = 50
+COMMITTING: Final = (
+    "select exists (select from pg_stat_activity where state = 'active' "
+    "and query like '%commit_group(%' and pid <> pg_backend_pid())"
+)
 QUIET_S: Final = 0.05
 """How long nothing more is read from a frozen service before it counts as drained."""
 
@@ -36,11 +40,16 @@ async def kill_all(service: Service, _: Crowd) -> None:
 async def kill_between(service: Service, crowd: Crowd) -> None:
     """Kill the service after a commit and before its answers.
 
-    The service is stopped at any moment, whatever the database has begun ends, and clients read
-    what was on its way; if claims are then there that nobody read, this is such a moment.
+    The service is stopped while the database commits, what the database has begun ends, and
+    clients read what was on its way; if claims are then there that nobody read, this is the moment.
     """
     async with service.database() as database:
+
+        async def committing() -> bool:
+            return bool(await database.fetchval(COMMITTING))
+
         for _ in range(FREEZES_MAX):
+            await until_async(committing, within_s=10)
             service.signal(signal.SIGSTOP)
             read = -1
             while read != crowd.ledger.answered:

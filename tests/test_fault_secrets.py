@@ -19,6 +19,9 @@ from tests.running import OPERATOR, Service, remove, serving, until
 LON: Final = 151.2093174
 LAT: Final = 71.8688271
 """A place whose digits are found nowhere by chance."""
+NORTH_DEG: Final = 0.0101
+FENCES_APART: Final = 3
+"""Of two, nobody would ever leave: that takes two fixes in a row outside."""
 DECIMALS: Final = range(3, 8)
 PREFIX: Final = "kirsikka-7f3e9d"
 """Of every resident's id."""
@@ -27,7 +30,7 @@ CLAIMS: Final = 40
 
 def places() -> list[float]:
     """Every longitude and latitude that is sent."""
-    return [LON, LAT, -LON, LAT + 0.0101, LON + 900]
+    return [LON, -LON, LON + 900, *(LAT + NORTH_DEG * step for step in range(FENCES_APART))]
 
 
 def traces() -> set[str]:
@@ -68,8 +71,8 @@ class SecretTown(Town):
     """A town whose fences stand in a row from the place."""
 
     def place(self, fence: int) -> tuple[float, float]:
-        """The middle of a fence; they are 1 km apart."""
-        return LON, LAT + 0.0101 * (fence % 2)
+        """The middle of a fence: one after the other in places that are 1 km apart."""
+        return LON, LAT + NORTH_DEG * (fence % FENCES_APART)
 
 
 def bad_requests(resident: str) -> Iterator[tuple[str, str, Any]]:
