@@ -85,6 +85,15 @@ class OfferMade(msgspec.Struct, frozen=True):
     consent_version: int
 
 
+class NextFix(msgspec.Struct, frozen=True):
+    """When and where the next fix would matter, so that a phone may save its battery until then."""
+
+    after_s: int
+    """Seconds from this fix, at the speed that the phone moves at; at most 900."""
+    radius_m: int
+    """Metres from this fix; whichever comes first. 0: the very next one may."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """The answer to one ping."""
 
@@ -98,6 +107,7 @@ class Decision(msgspec.Struct, frozen=True):
     withheld: str | None
     id: str | msgspec.UnsetType = msgspec.UNSET
     reject: Reject | msgspec.UnsetType = msgspec.UNSET
+    next_fix: NextFix | msgspec.UnsetType = msgspec.UNSET
 
 
 _encoder = msgspec.json.Encoder()
@@ -111,3 +121,13 @@ def encode(decision: Decision) -> bytes:
 def encode_all(decisions: list[Decision]) -> bytes:
     """JSON bytes of a batch's answer, ``{"decisions": [...]}``, in the order given."""
     return b'{"decisions":' + _encoder.encode(decisions) + b"}"
+
+
+def encode_lines(decisions: list[Decision]) -> bytes:
+    """JSON bytes of decisions, a line each (NDJSON), in the order given."""
+    return _encoder.encode_lines(decisions)
+
+
+def encode_array(decisions: list[Decision]) -> bytes:
+    """JSON bytes of an array of decisions, in the order given."""
+    return _encoder.encode(decisions)

@@ -18,7 +18,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from engine.advice import Adviser
 from engine.changes import (
     Changes,
     ClaimMade,
@@ -29,7 +31,7 @@ from engine.changes import (
 )
 from engine.consent.index import Entry, PreferenceIndex, Row, offer_need
 from engine.consent.record import Record
-from engine.decision import Decision, Event, OfferMade, Reject
+from engine.decision import Decision, Event, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook
 from engine.offers.choice import Candidate, Circumstances, candidates, choose, furthest, ladder
 from engine.offers.codes import Namer
@@ -37,17 +39,10 @@ from engine.offers.gates import Attention, offer_day
 from engine.offers.offer import Brand, Offer
 from engine.ping import AGE_MAX_MS, Ping, order_key, refusal
 from engine.presence import Tracker
-from engine.residents import (
-    SETTINGS_DEFAULT,
-    FixKey,
-    Resident,
-    ResidentSettings,
-)
+from engine.residents import SETTINGS_DEFAULT, FixKey, Resident, ResidentSettings
 from geofences.fence import Fence
 from geofences.index import FenceIndex
-from geofences.transitions import (
-    Transition,
-)
+from geofences.transitions import Transition
 
 _STALE: Final = Reject("stale", "This server may not know the latest preferences; try again.")
 _DOUBTFUL: Final = Reject("not_durable", "What was answered before is being read again; try again.")
@@ -59,6 +54,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     attention: Attention = Attention(per_day=1, per_week=3)
     kept_fixes_max: int = 150
+    next_fix: bool = True
+    """Whether decisions tell when and where the next fix would matter."""
     age_max_ms: int | None = AGE_MAX_MS
     """Oldest fix taken; None: any, for a replay."""
 
@@ -73,6 +70,7 @@ class Engine:
         self.preferences = PreferenceIndex()
         self.tracker = Tracker(self.fences, self.book, kept_fixes_max=self.settings.kept_fixes_max)
         self.residents = self.tracker.residents
+        self.adviser = Adviser(self.fences, self.book)
         self._settings_of: dict[str, ResidentSettings] = {}
         self._namer = Namer(secret)
         self._unsettled: dict[str, ClaimMade] = {}
@@ -129,11 +127,14 @@ class Engine:
             if again is not None:
                 return _answer(ping, name, "duplicate", offer=again.made)
         told = self.tracker.follow(resident, ping, key, entry.row)
+        advice = self.adviser.advise(resident, ping, entry.row) if self.settings.next_fix else UNSET
         if not told:
-            return _answer(ping, name, "decided")
+            return _answer(ping, name, "decided", next_fix=advice)
         made, withheld = self._offer(ping, name, resident, entry, told)
         events = tuple(_event(t) for t in told)
-        return _answer(ping, name, "decided", events=events, offer=made, withheld=withheld)
+        return _answer(
+            ping, name, "decided", events=events, offer=made, withheld=withheld, next_fix=advice
+        )
 
     def _decide_late(
         self, ping: Ping, key: FixKey, name: str, resident: Resident, row: Row
@@ -330,6 +331,7 @@ class Engine:
         """A brand is new or changed; its categories count from the next ping on."""
         before = self.book.brands.get(brand.id)
         self.book.put_brand(brand)
+        self.adviser.forget()
         if before is not None and before.categories != brand.categories:
             self.tracker.forget_rows()
 
@@ -338,19 +340,23 @@ class Engine:
         self.fences.put_many(fences)
         for fence in fences:
             self.book.forget_fence(fence.id)
+        self.adviser.forget()
 
     def drop_fence(self, fence_id: str) -> None:
         """A fence was deleted: stays in it end in silence."""
         self.fences.remove(fence_id)
         self.book.forget_fence(fence_id)
+        self.adviser.forget()
 
     def put_offer(self, offer: Offer) -> None:
         """An offer is new or changed."""
         self.book.put_offer(offer)
+        self.adviser.forget()
 
     def drop_offer(self, offer_id: str) -> None:
         """An offer was deleted; codes already given keep their worth."""
         self.book.drop_offer(offer_id)
+        self.adviser.forget()
 
     def put_resident(
         self,
@@ -408,7 +414,8 @@ def _answer(
     events: tuple[Event, ...] = _NOTHING,
     offer: OfferMade | None = None,
     withheld: str | None = None,
-    reject: Reject | msgspec.UnsetType = msgspec.UNSET,
+    reject: Reject | UnsetType = UNSET,
+    next_fix: NextFix | UnsetType = UNSET,
 ) -> Decision:
     """The decision on a ping."""
     return Decision(
@@ -419,8 +426,9 @@ def _answer(
         events,
         offer,
         withheld,
-        msgspec.UNSET if ping.id is None else ping.id,
+        UNSET if ping.id is None else ping.id,
         reject,
+        next_fix,
     )
 
 
@@ -430,7 +438,7 @@ def _rejected(ping: Ping, reject: Reject) -> Decision:
     try:
         f"{ping.resident}{ping.id}".encode()
     except UnicodeEncodeError:
-        return msgspec.structs.replace(answer, resident="", id=msgspec.UNSET)
+        return msgspec.structs.replace(answer, resident="", id=UNSET)
     return answer
 
 

@@ -64,6 +64,7 @@ class Resident:
         "claims_count",
         "doubtful",
         "durable_seen_ms",
+        "free",
         "heard_ms",
         "id",
         "kept",
@@ -82,6 +83,8 @@ class Resident:
         self.durable_seen_ms = 0
         self.heard_ms = 0
         """When the last ping came in, by our clock."""
+        self.free: object = None
+        """Around where nothing could happen, as `advice` found; it holds a position."""
         self.row: object = None
         """The consent row that the stays were filtered by."""
         self.claims: list[ClaimRow] = []
@@ -137,10 +140,11 @@ class Resident:
         self.base_is_restored = self.base_is_restored and not self.kept
         self.kept = []
         self.base = None if last is None else last._replace(covering=(), stays=stays)
+        self.free = None
 
     def forget_presence(self) -> None:
         """Know nothing of where the resident is or was."""
-        self.kept, self.base, self.base_is_restored = [], None, False
+        self.kept, self.base, self.base_is_restored, self.free = [], None, False, None
 
     def claim_of(self, decision: str, now_ms: int) -> ClaimRow | None:
         """The claim that a decision made, if it still is of use."""

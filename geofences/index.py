@@ -6,7 +6,7 @@ integer, under which the tree and the arrays have it.
 
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -16,14 +16,19 @@ import shapely
 
 from geofences.boundary import has_spellings, short_lines
 from geofences.fence import Area, BBox, Fence
-from geofences.globe import ecef, ecef_many
-from geofences.measure import Rim, bend_m
+from geofences.globe import ecef, ecef_many, metres_per_degree
+from geofences.measure import Rim, bend_m, split_box
 from geofences.tree import BoxTree
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 _by_id = attrgetter("id")
+
+_CLEARANCE_FIRST_M = 64.0
+_CLEARANCE_DENSE = 64
+"""With more fences than this in a box, a larger one would hold hundreds."""
+_CLEARANCE_LAT_MAX = 85.0
 
 _RIM_SIZE = 40
 _rim_at = struct.Struct("5d").unpack_from
@@ -117,6 +122,44 @@ class FenceIndex:
         """
         slots = set(self._tree.meeting(*box)) if np.isfinite(box).all() else ()
         return tuple(sorted((self._fences[slot] for slot in slots), key=_by_id))
+
+    def clearance_m(
+        self, lon: float, lat: float, counts: Callable[[Fence], bool], *, most_m: float
+    ) -> float:
+        """How far it is at least to the nearest fence that counts, metres; 0 where one covers.
+
+        Never more than the truth, and less by at most 5 % + 1 m, unless fences that do not count
+        lie so dense that to look further would cost too much. 0 within 5 degrees of a pole.
+
+        Args:
+            counts: which fences are looked for.
+            most_m: farther than this nobody wants to know; at most 10,000.
+
+        Cost: 6-30 us: boxes around the position, each larger than the one before, until one holds a
+        fence that counts.
+        """
+        if not abs(lat) <= _CLEARANCE_LAT_MAX:
+            return 0.0
+        east_m, north_m = metres_per_degree(lat)
+        nearest_m, reach_m = most_m, min(_CLEARANCE_FIRST_M, most_m)
+        seen: set[int] = set()
+        while True:
+            # Larger by what a parallel shrinks and a degree stretches in 10 km.
+            wide, high = 1.03 * reach_m / east_m, 1.03 * reach_m / north_m
+            slots: set[int] = set()
+            for box in split_box(lon - wide, lat - high, lon + wide, lat + high):
+                slots.update(self._tree.meeting(*box))
+            for slot in slots - seen:
+                fence = self._fences[slot]
+                if counts(fence):
+                    away_m = -fence.ruler.depth_m(lon, lat)
+                    nearest_m = min(nearest_m, 0.97 * away_m - 0.5)
+                    if nearest_m <= 0.0:
+                        return 0.0
+            if nearest_m <= reach_m or reach_m >= most_m or len(slots) > _CLEARANCE_DENSE:
+                return min(nearest_m, reach_m)
+            seen |= slots
+            reach_m = min(most_m, reach_m * (4.0 if len(slots) <= _CLEARANCE_DENSE / 4 else 2.0))
 
     def covering(self, lon: float, lat: float) -> tuple[Fence, ...]:
         """The fences that cover a position, boundary included, as `measure.covers` has it.

@@ -187,10 +187,10 @@ def _circle_boxes(circle: Circle) -> tuple[BBox, ...]:
     wide_deg = math.degrees(math.asin(min(1.0, bulge))) + _BOX_MARGIN_DEG
     # Near a pole the margin is worth more in longitude than in latitude.
     wide_deg *= 1 + 1e-9
-    return _split_box(circle.lon - wide_deg, south, circle.lon + wide_deg, north)
+    return split_box(circle.lon - wide_deg, south, circle.lon + wide_deg, north)
 
 
-def _split_box(west: float, south: float, east: float, north: float) -> tuple[BBox, ...]:
+def split_box(west: float, south: float, east: float, north: float) -> tuple[BBox, ...]:
     """Cut a box at the antimeridian, where it reaches or crosses it."""
     if west <= -180.0:
         return (BBox(-180.0, south, east, north), BBox(west + 360.0, south, 180.0, north))

@@ -85,6 +85,11 @@ def noise_sd_m(accuracy_m: float, inradius_m: float) -> float:
     return max(min(max(accuracy_m / 1.5, SD_MIN_M), inradius_m / 2.0), _SD_TINY_M)
 
 
+def exit_margin_m(fence: Fence) -> float:
+    """How far outside even the most accurate fix must be to be clear of a fence, metres."""
+    return max(EXIT_MARGIN_INRADII * fence.inradius_m, EXIT_MARGIN_MIN_M)
+
+
 def probability_inside(depth: float, sd: float) -> float:
     """Phi(depth / sd), rounded to 4 decimals so that every platform gives the same bytes."""
     return round(0.5 * math.erfc(-depth / (sd * math.sqrt(2.0))), 4)
@@ -195,8 +200,7 @@ def _still_there(
 
 def _is_clear(fence: Fence, away_m: float, fix: Fix) -> bool:
     """Whether the whole error circle of a fix lies outside the fence with its margin."""
-    margin_m = max(EXIT_MARGIN_INRADII * fence.inradius_m, EXIT_MARGIN_MIN_M)
-    return away_m - fix.accuracy_m > margin_m
+    return away_m - fix.accuracy_m > exit_margin_m(fence)
 
 
 def _goes_on(before: Fence, now: Fence, fix: Fix, covering: Sequence[Fence]) -> bool:

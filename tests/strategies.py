@@ -65,6 +65,13 @@ def polygon(*rings: Ring, fence_id: str = "cafe") -> Fence:
     return parse_fence(feature({"type": "Polygon", "coordinates": list(rings)}, fence_id))
 
 
+def corridor(line: Iterable[tuple[float, float]], width_m: float, fence_id: str = "cafe") -> Fence:
+    """A fence along a line."""
+    positions = [list(position) for position in line]
+    geometry = {"type": "LineString", "coordinates": positions}
+    return parse_fence(feature(geometry, fence_id, width_m=width_m))
+
+
 def box_ring(west: float, south: float, east: float, north: float) -> Ring:
     """The closed ring of a box, counter-clockwise; west may be east of east, across the seam."""
     return [[west, south], [east, south], [east, north], [west, north], [west, south]]
@@ -204,9 +211,10 @@ def engine_of(
     residents: Iterable[str] = ("ann",),
     attention: Attention = UNLIMITED,
     kept_fixes_max: int = 150,
+    next_fix: bool = False,
 ) -> Engine:
     """An engine with a town in it, whose residents opted in to all offers."""
-    settings = EngineSettings(attention=attention, kept_fixes_max=kept_fixes_max)
+    settings = EngineSettings(attention=attention, kept_fixes_max=kept_fixes_max, next_fix=next_fix)
     engine = Engine(secret=KEY, settings=settings)
     for brand in brands:
         engine.put_brand(brand)

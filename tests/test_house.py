@@ -32,7 +32,7 @@ VALUES: Final = (
 )
 """What any pure room may build on, besides itself."""
 
-WAY: Final = ("engine.pipeline", "engine.presence")
+WAY: Final = ("engine.pipeline", "engine.presence", "engine.advice")
 """The whole way of a ping: it puts the pure rooms together, and only the rim knows it."""
 
 COMMANDS: Final = (
@@ -48,7 +48,7 @@ DOORS: Final = ("engine.web", "engine.app", *COMMANDS, "engine.cli")
 """Where the outside comes in. Nothing behind them knows them; of these, each may know the ones
 before it: app puts web together, cli starts the others."""
 
-RIM: Final = ("engine.store", "engine.delivery", "engine.config", *DOORS)
+RIM: Final = ("engine.store", "engine.delivery", "engine.config", "engine.logs", *DOORS)
 """What may touch the world. All else of geofences and engine is pure, what is yet to come too."""
 
 BANNED_NAMES: Final = frozenset(

@@ -109,6 +109,14 @@ def _decisions() -> str:
             "# Decisions\n",
             _MADE,
             "A ping is answered with one decision.\n",
+            "## `next_fix`\n",
+            "With `decided`: nothing can happen before the phone is `radius_m` metres from this "
+            "fix, or `after_s` seconds later at up to twice the speed that it moves at; whichever "
+            "comes first. A phone that sends no fix before then enters and leaves the same fences "
+            "by the same fixes as one that sends them all, as far as an offer waits there. 0 means "
+            "that the very next fix may matter. `after_s` is at most 900, since offers and fences "
+            "may be new by then. A phone that can't tell how far it has moved goes by the time "
+            "alone.\n",
             "## `status`\n",
             "Of several the first that applies is given; `shed` can replace any.\n",
             _table(("status", "meaning"), _words(STATUSES)),
