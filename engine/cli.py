@@ -6,17 +6,17 @@ Exit codes: 0 done, 1 the work failed, 2 wrong use.
 import argparse
 import asyncio
 import dataclasses
-import logging
 import os
 import sys
 from typing import Final
 
 import uvloop
 
-from engine.commands import imports, keys, replay, serve
+from engine.commands import imports, keys, replay, serve, settings
 from engine.commands.terminal import FAILED, WRONG_USE, WorkFailed, say
 from engine.config import Config, SettingRefused
 from engine.demo import DemoFailed
+from engine.logs import set_up
 from engine.replay import InputRefused
 from engine.store.cluster import ClusterRefused
 from engine.store.embedded import DataInUse, ServerFailed
@@ -43,9 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     except SettingRefused as error:
         say(f"passby: {error}")
         return WRONG_USE
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    set_up(config.log_level, config.log_format)
     try:
         result = arguments.run(config, arguments)
         return int(uvloop.run(result)) if asyncio.iscoroutine(result) else int(result)
@@ -72,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="passby", description="A real-time location-offer engine for cities."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, replay, imports, keys):
+    for command in (serve, replay, imports, keys, settings):
         command.add(commands)
     return parser
 

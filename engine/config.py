@@ -25,6 +25,12 @@ class Config:
 
     host: str = _setting("127.0.0.1", "Address to listen on.")
     port: int = _setting(8080, "TCP port to listen on; 0 takes a free one.")
+    tls_certificate: str = _setting(
+        "", "PEM file with the certificate and its chain; empty: plain HTTP. SIGHUP reads it again."
+    )
+    tls_key: str = _setting(
+        "", "PEM file with the certificate's key; empty: it stands with the certificate."
+    )
     data: Path = _setting(  # noqa: RUF009 (a Path never changes)
         DATA_DEFAULT, "Folder of the embedded database and the keys."
     )
@@ -52,7 +58,11 @@ class Config:
     lease_ms: int = _setting(2_000, "How long preferences hold without news of the feed, ms.")
     poll_ms: int = _setting(500, "Longest pause between two looks at the feed, ms.")
     stop_seconds_max: int = _setting(10, "How long a graceful stop may take, seconds.")
+    drain_seconds: int = _setting(
+        1, "How long a stop waits for kept connections to be told that they end, seconds."
+    )
     log_level: str = _setting("info", "debug, info, warning or error.")
+    log_format: str = _setting("text", "text, or json: one object a line.")
 
     def __post_init__(self) -> None:
         """Refuse impossible values at the start, not at the first ping."""
@@ -67,6 +77,10 @@ class Config:
             raise SettingRefused(f"port must be 0 to 65535, not {self.port}")
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise SettingRefused("log_level must be debug, info, warning or error")
+        if self.log_format not in ("text", "json"):
+            raise SettingRefused("log_format must be text or json")
+        if self.tls_key and not self.tls_certificate:
+            raise SettingRefused("tls_key is of no use without tls_certificate")
         try:
             ZoneInfo(self.timezone)
         except (ValueError, OSError) as error:

@@ -329,7 +329,7 @@ def test_the_lock_covers_what_pyproject_asks_for() -> None:
     pins = {
         name.lower().replace("_", "-"): hashes
         for name, hashes in re.findall(
-            r"^([\w.-]+)==\S+ \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, re.M
+            r"^([\w.-]+)==[^\\\n]+ \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", lock, re.M
         )
     }
     names = {re.split(r"[<>=~!;\[ ]", line)[0].lower().replace("_", "-") for line in asked}
