@@ -14,6 +14,8 @@ from tests.running import Service, remove, serving, until, until_async
 
 CLAIMS_A_ROUND: Final = 100
 """Answered before the process is killed."""
+TOLD: Final = ("decision", "resident", "at_ms", "status", "events", "offer", "withheld")
+"""Of a decision: all but the advice on the next fix."""
 FREEZES_MAX: Final = 50
 COMMITTING: Final = (
     "select exists (select from pg_stat_activity where state = 'active' "
@@ -195,7 +197,8 @@ async def test_claims_by_exit_and_by_pass_are_told_again(tmp_path: Path) -> None
                 assert told["offer"] is not None
                 assert walker.last is not None
                 again = await walker.send(service, crowd.ledger, walker.last)
-                assert again.body == told | {"status": "duplicate", "events": []}
+                wanted = told | {"status": "duplicate", "events": []}
+                assert {name: again.body[name] for name in TOLD} == {n: wanted[n] for n in TOLD}
     finally:
         remove(data)
 
