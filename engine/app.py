@@ -60,7 +60,7 @@ async def running(config: Config, failed: Callable[[], None]) -> AsyncIterator[C
     async with contextlib.AsyncExitStack() as stack:
         url = config.database_url
         if not url:
-            server = EmbeddedPostgres(config.data)
+            server = EmbeddedPostgres(config.data, failed=failed)
             url = await server.start()
             stack.push_async_callback(server.stop)
         store = PostgresStore(url)
@@ -81,7 +81,7 @@ async def assemble(
         ),
     )
     journal = _journal(config, store, engine)
-    stack.push_async_callback(_end_journal, journal)
+    stack.push_async_callback(_end_journal, journal, config.stop_seconds_max)
     keys: dict[str, KeyRow] = {}
     follower = Follower(store, engine, keys, clock_ms=clock_ms, write=journal.add)
     await _operator_key(config, store)
@@ -167,8 +167,10 @@ async def _sweep(engine: Engine, journal: Journal) -> None:
             await asyncio.sleep(0)
 
 
-async def _end_journal(journal: Journal) -> None:
-    await journal.drain()
+async def _end_journal(journal: Journal, seconds_max: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds_max):
+            await journal.drain()
     await journal.close()
 
 

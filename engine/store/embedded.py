@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,18 +100,25 @@ class EmbeddedPostgres:
 
     Args:
         data: the data folder.
+        failed: called when the server went again and again, and is not started any more.
         user: who runs the server if we are root.
         shared: where the cluster and the binaries stand if we are root.
 
     Attributes:
         restarts: how often the server was started again after it had gone.
-        gave_up: it went again and again, and is not started any more.
     """
 
-    def __init__(self, data: Path, *, user: str = "nobody", **shared: Path) -> None:
+    def __init__(
+        self,
+        data: Path,
+        *,
+        failed: Callable[[], None] = lambda: None,
+        user: str = "nobody",
+        **shared: Path,
+    ) -> None:
         self.cluster = Cluster(data, user=user, **shared)
         self.restarts = 0
-        self.gave_up = False
+        self._failed = failed
         self._lock: int | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._password = ""
@@ -343,8 +351,8 @@ class EmbeddedPostgres:
             while True:
                 failures += 1
                 if failures > RESTARTS_MAX:
-                    self.gave_up = True
                     _log.critical("the database server is not started again")
+                    self._failed()
                     return
                 try:
                     await self._start_server(binaries)

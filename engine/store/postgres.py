@@ -60,8 +60,8 @@ class PostgresStore:
         *,
         pool_min: int = 2,
         pool_max: int = 8,
-        connect_s: float = 5.0,
-        command_s: float = 10.0,
+        connect_s: float = 2.0,
+        command_s: float = 5.0,
     ) -> None:
         self._wire = Wire(
             url, pool_min=pool_min, pool_max=pool_max, connect_s=connect_s, command_s=command_s
