@@ -45,7 +45,24 @@ class Config:
     attention_per_week: int = _setting(3, "Offers a resident gets in seven days, likewise.")
     body_bytes_max: int = _setting(4 * 1024 * 1024, "Longest request body, bytes.")
     body_seconds_max: int = _setting(30, "Longest time that a body may take to arrive, seconds.")
-    pings_max: int = _setting(10_000, "Most pings in one request.")
+    pings_max: int = _setting(10_000, "Most pings in one request, or message of a WebSocket.")
+    connections_max: int = _setting(20_000, "Most connections at once; more are answered 503.")
+    head_seconds_max: int = _setting(10, "Longest time that a request's head may take, seconds.")
+    idle_seconds_max: int = _setting(75, "How long a connection may rest between requests, s.")
+    stalled_seconds_max: int = _setting(
+        10, "How long a client may read nothing of what waits for it, seconds."
+    )
+    stream_lines_max: int = _setting(
+        5_000, "Most pings of one stream that are decided and wait to be answered."
+    )
+    stream_idle_seconds_max: int = _setting(
+        300, "Longest silence in the body of an NDJSON stream, seconds."
+    )
+    sockets_max: int = _setting(10_000, "Most WebSockets at once; more are answered 503.")
+    heartbeat_seconds: int = _setting(30, "A WebSocket that is silent so long is pinged, seconds.")
+    cors_origins: str = _setting(
+        "", "Origins whose pages may call, comma between; `*`: all; empty: none."
+    )
     slice_pings_max: int = _setting(500, "Most pings decided before the loop may turn.")
     requests_per_second_max: int = _setting(
         0, "Requests a second that one key may make, 0: no limit; pings count one each."
@@ -70,7 +87,15 @@ class Config:
             value = getattr(self, setting.name)
             if isinstance(value, int) and value < 0:
                 raise SettingRefused(f"{setting.name} must be 0 or more, not {value}")
-        for name in ("body_bytes_max", "pings_max", "slice_pings_max", "lease_ms", "poll_ms"):
+        for name in (
+            "body_bytes_max",
+            "pings_max",
+            "slice_pings_max",
+            "stream_lines_max",
+            "heartbeat_seconds",
+            "lease_ms",
+            "poll_ms",
+        ):
             if getattr(self, name) == 0:
                 raise SettingRefused(f"{name} must be more than 0")
         if self.port > 65_535:

@@ -125,7 +125,7 @@ async def test_a_large_fence_is_read_too(tmp_path: Path) -> None:
         (fence("cafe") | {"geometry": None}, "geometry_missing"),
         (fence("cafe", lon=181), "out_of_range"),
         (fence("cafe", radius_m=0), "radius_out_of_range"),
-        (fence("cafe") | {"geometry": {"type": "LineString"}}, "type_not_supported"),
+        (fence("cafe") | {"geometry": {"type": "MultiPoint"}}, "type_not_supported"),
     ],
 )
 async def test_a_bad_fence_is_refused_with_its_paths(

@@ -8,6 +8,7 @@ from tests.web_town import town
 
 ALLOWED = {
     "POST /v1/pings": "operator sender resident",
+    "GET /v1/pings/stream": "operator sender resident",
     "GET /v1/decisions/{decision}/why": "operator merchant resident",
     "GET /v1/brands": "operator merchant",
     "PUT /v1/brands/{brand}": "operator merchant",

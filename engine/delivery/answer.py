@@ -6,6 +6,7 @@ uncommitted change; with none it leaves at once.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Final
 
@@ -21,6 +22,19 @@ _OVERLOADED: Final = Reject("overloaded", "Too much is waiting to be made durabl
 _NOT_DURABLE: Final = Reject(
     "not_durable", "The decision could not be made durable; send the ping again."
 )
+
+
+@dataclass(slots=True)
+class Decided:
+    """Decisions that may not leave yet, each with the commit that it waits for."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    groups: list[Group | None] = field(default_factory=list)
+
+    @property
+    def waits(self) -> bool:
+        """Whether any of them waits for a commit."""
+        return any(group is not None for group in self.groups)
 
 
 class Answerer:
@@ -62,42 +76,44 @@ class Answerer:
 
         A ping whose changes could not be made durable is answered `shed`.
         """
-        decisions: list[Decision] = []
-        groups: list[Group | None] = []
+        decided = await self.decide(items)
+        await self.settled(decided)
+        return self.hand_over(decided)
+
+    async def decide(self, items: Sequence[Ping | Decision]) -> Decided:
+        """Decide pings of any number; the loop turns between two slices."""
+        decided = Decided()
         for start in range(0, len(items), self._slice_pings_max):
             if start:
                 await asyncio.sleep(0)
-            self._decide(items[start : start + self._slice_pings_max], decisions, groups)
-        if any(group is not None for group in groups):
-            await self._settled(decisions, groups)
-        return self._hand_over(decisions)
+            self.decide_slice(items[start : start + self._slice_pings_max], decided)
+        return decided
 
-    def _decide(
-        self,
-        items: Sequence[Ping | Decision],
-        decisions: list[Decision],
-        groups: list[Group | None],
-    ) -> None:
+    def decide_slice(self, items: Sequence[Ping | Decision], decided: Decided) -> None:
         """Decide one slice and note which commit each decision waits for."""
+        decisions, groups = decided.decisions, decided.groups
         if self._journal.full or self.waiting >= self._waiting_max:
             decisions.extend(shed(i, _OVERLOADED) if isinstance(i, Ping) else i for i in items)
             groups.extend(None for _ in items)
             return
         pings = [item for item in items if isinstance(item, Ping)]
         began_s = perf_counter()
-        decided = self._engine.decide(pings, mono_ms=self._mono_ms())
+        made = self._engine.decide(pings, mono_ms=self._mono_ms())
         self._decided_s(perf_counter() - began_s)
         self._write()
         if len(pings) == len(items):
-            decisions.extend(decided)
+            decisions.extend(made)
         else:
-            each = iter(decided)
+            each = iter(made)
             decisions.extend(next(each) if isinstance(item, Ping) else item for item in items)
         pending = self._journal.pending
         groups.extend(pending(d.resident) for d in decisions[len(groups) :])
 
-    async def _settled(self, decisions: list[Decision], groups: list[Group | None]) -> None:
+    async def settled(self, decided: Decided) -> None:
         """Wait for the commits, and put right the decisions that they did not bear out."""
+        if not decided.waits:
+            return
+        decisions, groups = decided.decisions, decided.groups
         failed: set[int] = set()
         self.waiting += 1
         try:
@@ -121,8 +137,9 @@ class Answerer:
                         decision, offer=None, withheld=reason
                     )
 
-    def _hand_over(self, decisions: list[Decision]) -> list[Decision]:
+    def hand_over(self, decided: Decided) -> list[Decision]:
         """Ask consent again for every offer; nothing may be awaited from here to the sending."""
+        decisions = decided.decisions
         if all(d.offer is None for d in decisions):
             return decisions
         now_ms, mono_ms = self._clock_ms(), self._mono_ms()

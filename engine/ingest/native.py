@@ -54,8 +54,14 @@ class _Loose(msgspec.Struct):
 _one: Final = msgspec.json.Decoder(Ping)
 _batch: Final = msgspec.json.Decoder(_Batch)
 _either: Final = msgspec.json.Decoder(_Either)
+_raws: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _loose: Final = msgspec.json.Decoder(_Loose)
 _BATCH_START: Final = b'{"pings"'
+_SPACE: Final = b" \t\r\n"
+_MALFORMED: Final = BodyRefused(
+    "malformed_json",
+    "The body is not JSON in UTF-8 (RFC 8259); NaN and Infinity are no JSON numbers.",
+)
 
 
 def decode_request(
@@ -83,10 +89,7 @@ def decode_request(
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise BodyRefused(
-            "malformed_json",
-            "The body is not JSON in UTF-8 (RFC 8259); NaN and Infinity are no JSON numbers.",
-        ) from None
+        raise BodyRefused("malformed_json", _MALFORMED.detail) from None
     if isinstance(pings, list):
         if len(pings) > pings_max:
             raise BodyRefused(
@@ -104,6 +107,63 @@ def decode_request(
             (Problem("resident", "missing", "resident must be 1 to 128 printable characters."),),
         )
     return pings
+
+
+def decode_lines(
+    lines: list[bytes], *, received_ms: int, resident: str | None
+) -> list[Ping | Decision]:
+    """Read one ping a line; a line that is none is already its `rejected` decision.
+
+    Args:
+        lines: UTF-8 JSON each.
+        received_ms: stamped on every ping.
+        resident: the resident whose own key it is, who may leave themselves out; else None.
+    """
+    try:
+        items: list[Ping | Decision] = [_one.decode(line) for line in lines]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        items = [_line(line) for line in lines]
+    for place, item in enumerate(items):
+        if isinstance(item, Ping):
+            try:
+                _stamp(item, received_ms, resident)
+            except BodyRefused as refused:
+                items[place] = rejected(lines[place], refused)
+    return items
+
+
+def decode_message(
+    data: bytes, *, received_ms: int, resident: str | None, pings_max: int
+) -> Ping | Decision | list[Ping | Decision]:
+    """Read a message: one ping, or an array of pings in the order sent.
+
+    What is no ping is already its `rejected` decision, a message that is no JSON too.
+
+    Raises:
+        BodyRefused: `too_many_pings`.
+    """
+    if not data.lstrip(_SPACE).startswith(b"["):
+        return decode_lines([data], received_ms=received_ms, resident=resident)[0]
+    try:
+        raws = _raws.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return rejected(data, _MALFORMED)
+    if len(raws) > pings_max:
+        raise BodyRefused("too_many_pings", f"A message may hold {pings_max} pings at most.")
+    rows = [bytes(raw) for raw in raws]
+    return decode_lines(rows, received_ms=received_ms, resident=resident)
+
+
+def _line(line: bytes) -> Ping | Decision:
+    """A ping, or why it is none."""
+    try:
+        return _one.decode(line)
+    except RecursionError:
+        return rejected(line, _MALFORMED)
+    except msgspec.ValidationError as error:
+        return rejected(line, _invalid(error))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return rejected(line, _MALFORMED)
 
 
 def _decode(body: bytes, received_ms: int) -> Ping | list[Ping | Decision]:
@@ -134,7 +194,7 @@ def rejected(raw: bytes, refused: BodyRefused) -> Decision:
     """The decision on something that is no ping, with what can be read of whose it may be."""
     try:
         seen = _loose.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         seen = _Loose()
     problem = refused.errors[0] if refused.errors else None
     detail = refused.detail

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from engine.decision import Decision, Reject
+from engine.delivery.answer import shed
+from engine.ping import Ping
 from engine.store.port import KeyRow
 from engine.web.auth import Gate
 from engine.web.context import Context
@@ -47,6 +50,10 @@ class Admission:
             return {}
         return self._limiter.headers(key.id, self._ctx.clock_ms())
 
+    def meter(self, key: KeyRow, *, paid: int) -> "Meter":
+        """What counts the pings of a stream, of which some are paid for."""
+        return Meter(self._ctx, self._limiter, key, paid)
+
     @contextmanager
     def place(self) -> Iterator[None]:
         """One of the places in which a request may wait for a commit; none left: `overloaded`."""
@@ -57,3 +64,32 @@ class Admission:
             yield
         finally:
             self.waiting -= 1
+
+
+class Meter:
+    """Counts the pings of one stream for the rate of its key.
+
+    Like a batch, a slice is answered whole if anything is left, and what follows waits for it:
+    pings beyond the rate are `shed`, and say how long to wait.
+    """
+
+    def __init__(self, ctx: Context, limiter: RateLimiter, key: KeyRow, paid: int) -> None:
+        self._ctx = ctx
+        self._limiter = limiter
+        self._key = key.id
+        self._paid = paid
+
+    def pay(self, items: list[Ping | Decision]) -> list[Ping | Decision]:
+        """The items if the key may have them answered, else what they are answered instead."""
+        if not self._limiter.on:
+            return items
+        covered = min(self._paid, len(items))
+        self._paid -= covered
+        cost, now_ms = len(items) - covered, self._ctx.clock_ms()
+        if not cost:
+            return items
+        if self._limiter.take(self._key, now_ms, tokens=cost):
+            return items
+        wait_s = self._limiter.wait_s(self._key, now_ms)
+        why = Reject("too_many_requests", f"The key's rate is spent; wait {wait_s} s.")
+        return [shed(item, why) if isinstance(item, Ping) else item for item in items]

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import AsyncGenerator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -9,6 +10,7 @@ from aiohttp import web
 from aiohttp.web_exceptions import HTTPException
 
 from engine.config import Config
+from engine.web.encoding import Inflater, inflater
 from engine.web.problem import FieldError, Refused
 
 T = TypeVar("T")
@@ -20,19 +22,21 @@ async def read_body(request: web.Request, config: Config) -> bytes:
     """The whole body; nothing is awaited where it came along with the headers.
 
     Raises:
-        Refused: `body_too_large` as soon as that is known, `slow_body`, or `unreadable_request`.
+        Refused: `body_too_large` as soon as that is known, compressed or not, `slow_body`,
+            `unreadable_request`, or `unsupported_encoding`.
     """
+    opener = inflater(request.headers.get("Content-Encoding"))
     length = request.content_length
     if length is not None and length > config.body_bytes_max:
         raise _too_large(config)
     content = request.content
     try:
-        if content.is_eof():
+        if opener is None and content.is_eof():
             body = content.read_nowait(-1)
             if len(body) > config.body_bytes_max:
                 raise _too_large(config)
             return body
-        return await _read_slowly(request, config)
+        return await _read_slowly(request, config, opener)
     except TimeoutError:
         raise Refused(
             "slow_body", f"The body must arrive within {config.body_seconds_max} s."
@@ -41,15 +45,48 @@ async def read_body(request: web.Request, config: Config) -> bytes:
         raise Refused("unreadable_request", "The body's encoding can't be read.") from None
 
 
-async def _read_slowly(request: web.Request, config: Config) -> bytes:
-    """A body that comes in parts: bounded in bytes and in time."""
-    body = bytearray()
+async def _read_slowly(request: web.Request, config: Config, opener: Inflater | None) -> bytes:
+    """A body that comes in parts, or compressed: bounded in bytes, on both sides, and in time."""
+    body, taken = bytearray(), 0
     async with asyncio.timeout(config.body_seconds_max):
         async for part in request.content.iter_any():
-            body += part
-            if len(body) > config.body_bytes_max:
+            taken += len(part)
+            if taken > config.body_bytes_max:
                 raise _too_large(config)
+            for piece in (part,) if opener is None else opener.feed(part):
+                body += piece
+                if len(body) > config.body_bytes_max:
+                    raise _too_large(config)
+                if opener is not None:
+                    await asyncio.sleep(0)
+    if opener is not None:
+        opener.end()
     return bytes(body)
+
+
+async def pieces(request: web.Request, idle_s: float) -> AsyncGenerator[bytes, None]:
+    """A body of any length as it comes, opened where it is compressed; of nothing more is held.
+
+    Raises:
+        Refused: `slow_body` when nothing comes for `idle_s`, `unreadable_request`, or
+            `unsupported_encoding`.
+        ConnectionError: the sender is gone.
+    """
+    opener, content = inflater(request.headers.get("Content-Encoding")), request.content
+    try:
+        while True:
+            async with asyncio.timeout(idle_s):
+                part = await content.readany()
+            if not part:
+                break
+            for piece in (part,) if opener is None else opener.feed(part):
+                yield piece
+        if opener is not None:
+            opener.end()
+    except TimeoutError:
+        raise Refused("slow_body", f"Something must arrive every {idle_s:.0f} s.") from None
+    except (web.RequestPayloadError, HTTPException, ValueError):
+        raise Refused("unreadable_request", "The body's encoding can't be read.") from None
 
 
 def _too_large(config: Config) -> Refused:

@@ -5,7 +5,6 @@ logged: by the route's template, without the path, the body, or what an exceptio
 """
 
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any, Final
@@ -17,10 +16,14 @@ from engine.store.port import KeyRow, StoreUnavailable
 from engine.web.admission import Admission
 from engine.web.body import decode, field_error, read_body
 from engine.web.context import Context
+from engine.web.cors import Cors
+from engine.web.fault import LOG, log_fault
 from engine.web.problem import Refused, response_to
-from engine.web.route import HEADERS, Answer, Route
+from engine.web.request_id import HEADER, request_id
+from engine.web.route import HEADERS, NDJSON, Answer, Route
+from engine.web.streams import Exchange, Streams
+from engine.web.websocket import key_in_protocols
 
-LOG: Final = logging.getLogger("engine.web")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Call = Callable[[web.Request, KeyRow | None], Awaitable[Answer[Any]]]
 
@@ -28,51 +31,105 @@ _JSON_HEADERS: Final = {"Content-Type": "application/json"}
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def endpoint(route: Route, ctx: Context, admission: Admission) -> Handler:
+def endpoint(
+    route: Route, ctx: Context, admission: Admission, streams: Streams, cors: Cors
+) -> Handler:
     """The function that answers a route's requests."""
-    call = _call_of(route, ctx)
+    call, open_stream = _call_of(route, ctx), _stream_of(route, ctx, admission, streams, cors)
     roles, waits, name = route.roles, route.waits, route.name
     count, level = ctx.metrics.count_request, logging.DEBUG if route.waits else logging.INFO
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        started_s, key = perf_counter(), None
+        started_s, key, called = perf_counter(), None, request_id(request)
+        response: web.StreamResponse
         try:
             if roles:
-                key = admission.key_of(request.headers.get("Authorization"))
+                key = admission.key_of(_authorization(request, route))
                 admission.admit(key, roles)
-            if waits:
-                with admission.place():
-                    answer = await call(request, key)
+            if open_stream is not None and key is not None and _is_stream(request, route):
+                response = await open_stream(request, key, called)
             else:
-                answer = await call(request, key)
-            if key is not None and answer.cost > 1:
-                admission.charge(key, answer.cost)
-            response = _response(request, answer)
+                if waits:
+                    with admission.place():
+                        answer = await call(request, key)
+                else:
+                    answer = await call(request, key)
+                if key is not None and answer.cost > 1:
+                    admission.charge(key, answer.cost)
+                response = _response(request, answer)
         except Refused as refused:
-            response = response_to(refused)
+            response = response_to(refused, called)
         except StoreUnavailable:
-            response = response_to(Refused("store_unavailable"))
+            response = response_to(Refused("store_unavailable"), called)
         except Exception as error:  # whatever it is, the client gets an answer and we a trace
-            log_fault(name, error)
-            response = response_to(Refused("internal"))
-        if key is not None:
-            response.headers.update(admission.headers(key))
+            _check_there(request, name, error)
+            response = response_to(Refused("internal"), called)
+        if not response.prepared:
+            response.headers.update(_common(request, key, called, admission, cors))
         count(route.method, route.path, response.status)
         if LOG.isEnabledFor(level):
-            LOG.log(level, "%s %d %.1f ms", name, response.status, _ms_since(started_s))
+            LOG.log(level, "%s %d %.1f ms %s", name, response.status, _ms_since(started_s), called)
         return response
 
     return handle
 
 
+def _authorization(request: web.Request, route: Route) -> str | None:
+    """What names the key; a browser's WebSocket can set no header and hides it elsewhere."""
+    told = request.headers.get("Authorization")
+    return key_in_protocols(request) if told is None and route.socket else told
+
+
+def _common(
+    request: web.Request, key: KeyRow | None, called: str, admission: Admission, cors: Cors
+) -> dict[str, str]:
+    """The headers that every answer has."""
+    headers = {HEADER: called}
+    if key is not None:
+        headers |= admission.headers(key)
+    return headers | cors.headers(request)
+
+
+def _check_there(request: web.Request, name: str, error: Exception) -> None:
+    """Tell of a fault, unless all that failed is a connection.
+
+    Raises:
+        ConnectionError: the client is gone, or has half an answer already and must not take it
+            for a whole one.
+    """
+    if not isinstance(error, ConnectionError):
+        log_fault(name, error)
+    elif request.transport is None or request.transport.is_closing():
+        raise error
+    if request.writer.output_size > 0:
+        raise ConnectionResetError("half an answer is no answer") from None
+
+
+def _is_stream(request: web.Request, route: Route) -> bool:
+    """Whether this request is to be answered in parts."""
+    if route.socket:
+        return True
+    told = request.headers.get("Content-Type")
+    return told is not None and told.partition(";")[0].strip().lower() == NDJSON
+
+
+def _stream_of(
+    route: Route, ctx: Context, admission: Admission, streams: Streams, cors: Cors
+) -> Callable[[web.Request, KeyRow, str], Awaitable[web.StreamResponse]] | None:
+    """How a request is answered in parts, where the route can."""
+    stream = route.stream
+    if stream is None:
+        return None
+
+    async def open_stream(request: web.Request, key: KeyRow, called: str) -> web.StreamResponse:
+        headers = _common(request, key, called, admission, cors)
+        return await stream(ctx, key, Exchange(request, called, headers, admission, streams))
+
+    return open_stream
+
+
 def _ms_since(started_s: float) -> float:
     return (perf_counter() - started_s) * 1_000
-
-
-def log_fault(where: str, error: BaseException) -> None:
-    """Log where a fault arose; what it says is left out, since it may hold what was sent."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    LOG.error("%s failed with %s:\n%s", where, type(error).__name__, frames)
 
 
 def _call_of(route: Route, ctx: Context) -> _Call:
@@ -89,7 +146,8 @@ def _call_of(route: Route, ctx: Context) -> _Call:
             given["body"] = decode(decoder, await read_body(request, config))
         elif wants is bytes:
             given["body"] = await read_body(request, config)
-        return await handler(ctx, **given)
+        answer: Answer[Any] = await handler(ctx, **given)
+        return answer
 
     return call
 

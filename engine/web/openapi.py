@@ -13,15 +13,31 @@ import msgspec
 from engine.decision import EVENT_KINDS, STATUSES, WITHHELD, Decision, Event
 from engine.ping import REJECT_CODES
 from engine.web.auth import ROLES
+from engine.web.encoding import ENCODINGS
 from engine.web.problem import CODES, CONTENT_TYPE, Problem
-from engine.web.route import HEADERS, Route, Signature, is_nothing
+from engine.web.route import HEADERS, NDJSON, Route, Signature, is_nothing
 
 _REF: Final = "#/components/schemas/{name}"
-_SUCCESS: Final = {200: "Done.", 201: "Made.", 204: "Done; no body.", 503: "Not ready."}
+_SUCCESS: Final = {
+    101: "A WebSocket.",
+    200: "Done.",
+    201: "Made.",
+    204: "Done; no body.",
+    503: "Not ready.",
+}
+_HEADERS: Final = {
+    "X-Request-Id": "What the request is called in the server's log.",
+    "RateLimit": 'What is left to the key, such as `"key";r=17;t=1`; only where it has a rate.',
+    "RateLimit-Policy": 'The rate of the key, such as `"key";q=200;w=2`; likewise.',
+}
 _ABOUT: Final = (
     "Passby tells residents of offers at the places that they pass, and only what they wanted to "
     "be told. Units are in names: `_ms` Unix milliseconds or milliseconds, `_s` seconds, `_m` "
-    "metres, `_deg` degrees. Errors are `application/problem+json` (RFC 9457); branch on `code`."
+    "metres, `_deg` degrees. Errors are `application/problem+json` (RFC 9457); branch on `code`. "
+    f"Bodies may come with `Content-Encoding` {' or '.join(ENCODINGS)}. Every answer has an "
+    "`X-Request-Id`: the one sent, if it is 8 to 64 of `A-Z a-z 0-9 _ -`, else a new one. It is "
+    "logged, so choose it at random. Where a key has a rate, answers tell in `RateLimit-Policy` "
+    "and `RateLimit` what it is and what is left; pings count one each, however they come."
 )
 
 
@@ -52,6 +68,10 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": dict(paths),
         "components": {
             "schemas": components,
+            "headers": {
+                name: {"description": text, "schema": {"type": "string"}}
+                for name, text in _HEADERS.items()
+            },
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
@@ -109,14 +129,23 @@ def _operation(route: Route, signature: Signature, schemas: list[dict[str, Any]]
         fields = msgspec.structs.fields(signature.parameters)
         operation["parameters"] = [_parameter(route, one, next(told)) for one in fields]
     if signature.body is not None:
-        content = {"schema": next(told), **_example(route.example)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": content}}
+        operation["requestBody"] = {"required": True, "content": _body(route, next(told))}
+    if route.about:
+        operation["description"] += "\n\n" + route.about
     answer = None if is_nothing(signature.result) else next(told)
     operation["responses"] = {
         **{str(status): _success(route, status, answer) for status in route.statuses},
         **_problems(route),
     }
     return operation
+
+
+def _body(route: Route, schema: dict[str, Any]) -> dict[str, Any]:
+    """What a body may be; the first of several schemas is that of a stream's line."""
+    content = {"application/json": {"schema": schema, **_example(route.example)}}
+    if route.stream is not None:
+        content[NDJSON] = {"schema": schema["oneOf"][0]}
+    return content
 
 
 def _parameter(route: Route, one: Any, schema: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +169,12 @@ def _success(route: Route, status: int, schema: dict[str, Any] | None) -> dict[s
     if schema is not None:
         content = {"schema": schema, **_example(route.answer)}
         response["content"] = {route.content_type: content}
+        if route.stream is not None:
+            response["content"][NDJSON] = {"schema": schema["oneOf"][0]}
+    response["headers"] = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+    if route.roles:
+        for name in ("RateLimit", "RateLimit-Policy"):
+            response["headers"][name] = {"$ref": f"#/components/headers/{name}"}
     return response
 
 

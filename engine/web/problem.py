@@ -47,6 +47,7 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "method_not_allowed": Kind(405, "Wrong method", "The `Allow` header names the methods."),
     "slow_body": Kind(408, "Body too slow", "The body must arrive in time; send it again."),
+    "slow_head": Kind(408, "Head too slow", "Send the request's head in one go."),
     "resident_exists": Kind(409, "Resident exists", "Choose another id, or leave it out."),
     "already_redeemed": Kind(409, "Already redeemed", "A code can be used once."),
     "expired": Kind(409, "Code expired", "The time in which the code could be used is over."),
@@ -61,6 +62,9 @@ CODES: Final[dict[str, Kind]] = {
         412, "Settings changed", "Show the resident the latest settings and ask again."
     ),
     "body_too_large": Kind(413, "Body too large", "Send less in one request."),
+    "unsupported_encoding": Kind(
+        415, "Unknown encoding", "Send the body as it is, or with `Content-Encoding` gzip or zstd."
+    ),
     "invalid_body": Kind(422, "Invalid body", "The body does not have the shape described."),
     "invalid_parameter": Kind(
         422, "Invalid parameter", "A parameter of the path, query or headers is not as described."
@@ -75,6 +79,9 @@ CODES: Final[dict[str, Kind]] = {
         422, "Another brand's fence", "An offer may use fences of its own brand only."
     ),
     "not_supported": Kind(422, "Not there yet", "This version does not know that feature yet."),
+    "upgrade_required": Kind(
+        426, "A WebSocket", "Ask for an upgrade to a WebSocket, version 13 (RFC 6455)."
+    ),
     "precondition_required": Kind(
         428,
         "If-Match needed",
@@ -89,6 +96,7 @@ CODES: Final[dict[str, Kind]] = {
         503, "Not live yet", "It is written, and this server has not followed yet; ask again."
     ),
     "overloaded": Kind(503, "Overloaded", "Too much is waiting; send it again in a moment."),
+    "stopping": Kind(503, "Stopping", "This server stops; connect again in a moment."),
     "not_durable": Kind(
         503, "Not durable", "The decision could not be made durable; send the ping again."
     ),
@@ -119,6 +127,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a resident's preferences as they are now, where the request rested on older ones."""
     difference: tuple[msgspec.Raw, ...] = ()
     """What was said since the version that the request rested on, oldest first."""
+    request_id: str = ""
+    """Of the request, as in the header X-Request-Id and in the server's log."""
 
 
 class Refused(Exception):
@@ -152,12 +162,17 @@ class Refused(Exception):
             self.headers.setdefault("WWW-Authenticate", "Bearer")
 
 
-def response_to(refused: Refused) -> web.Response:
+def problem_bytes(refused: Refused, request_id: str) -> bytes:
+    """The problem as JSON."""
+    return msgspec.json.encode(msgspec.structs.replace(refused.problem, request_id=request_id))
+
+
+def response_to(refused: Refused, request_id: str) -> web.Response:
     """The problem+json response; one that leaves a body unread also closes the connection."""
     response = web.Response(
-        body=msgspec.json.encode(refused.problem),
+        body=problem_bytes(refused, request_id),
         status=refused.problem.status,
-        headers={"Content-Type": CONTENT_TYPE, **refused.headers},
+        headers={"Content-Type": CONTENT_TYPE, "X-Request-Id": request_id, **refused.headers},
     )
     if refused.problem.code in ("body_too_large", "slow_body", "unreadable_request"):
         response.force_close()

@@ -31,12 +31,12 @@ class RateLimiter:
         """Whether there is a limit at all."""
         return self._per_ms > 0
 
-    def take(self, key: str, now_ms: int) -> bool:
-        """Take one; False when the bucket is empty."""
+    def take(self, key: str, now_ms: int, *, tokens: int = 1) -> bool:
+        """Take some, into debt if need be; False when the bucket is empty."""
         bucket = self._bucket(key, now_ms)
         if bucket.tokens < 1:
             return False
-        bucket.tokens -= 1
+        bucket.tokens -= tokens
         return True
 
     def charge(self, key: str, tokens: int, now_ms: int) -> None:

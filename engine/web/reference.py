@@ -54,13 +54,15 @@ def _route(route: Route, described: Mapping[str, Any]) -> str:
     statuses = ", ".join(str(status) for status in route.statuses)
     roles = ", ".join(f"`{role}`" for role in route.roles) or "anybody"
     parts = [f"### `{route.name}`\n", f"{route.summary} For {roles}. Success: {statuses}.\n"]
+    if route.about:
+        parts.append(route.about + "\n")
     if told := operation.get("parameters"):
         rows = [(f"`{one['name']}`", one["in"], _schema(one["schema"])) for one in told]
         parts.append(_table(("parameter", "in", "type"), rows))
     if body := operation.get("requestBody"):
         parts.append(f"Body: {_schema(body['content']['application/json']['schema'])}.\n")
     if not is_nothing(route.signature().result):
-        (content,) = operation["responses"][str(route.statuses[0])]["content"].values()
+        content = operation["responses"][str(route.statuses[0])]["content"][route.content_type]
         parts.append(f"Answer: {_schema(content['schema'])}.\n")
     if route.example is not None:
         told = msgspec.json.format(msgspec.json.encode(route.example)).decode()
@@ -110,13 +112,12 @@ def _decisions() -> str:
             _MADE,
             "A ping is answered with one decision.\n",
             "## `next_fix`\n",
-            "With `decided`: nothing can happen before the phone is `radius_m` metres from this "
-            "fix, or `after_s` seconds later at up to twice the speed that it moves at; whichever "
-            "comes first. A phone that sends no fix before then enters and leaves the same fences "
-            "by the same fixes as one that sends them all, as far as an offer waits there. 0 means "
-            "that the very next fix may matter. `after_s` is at most 900, since offers and fences "
-            "may be new by then. A phone that can't tell how far it has moved goes by the time "
-            "alone.\n",
+            "With `decided`: when the next fix would matter. A phone that can tell how far it has "
+            "moved, as by a distance filter, sends its next fix when it is `radius_m` metres from "
+            "this one, or after `latest_s` seconds; one that can't, after `after_s` seconds. Then "
+            "it enters, stays and leaves by the same fixes as a phone that sends them all, as far "
+            "as an offer waits at the fence. `after_s` supposes at most twice the speed that the "
+            "phone moves at, and at least 3 m/s. 0 means that the very next fix may matter.\n",
             "## `status`\n",
             "Of several the first that applies is given; `shed` can replace any.\n",
             _table(("status", "meaning"), _words(STATUSES)),

@@ -11,10 +11,12 @@ from types import NoneType
 from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
+from aiohttp import web
 
 T = TypeVar("T")
 
 JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
 HEADERS: Final = {"if_match": "If-Match"}
 """Parameters that come in headers."""
 
@@ -49,7 +51,7 @@ class Route:
 
     method: str
     path: str
-    handler: Callable[..., Awaitable[Answer[Any]]]
+    handler: Callable[..., Awaitable[Any]]
     tag: str
     roles: tuple[str, ...] = ()
     """Who may call; empty: anybody, without a key."""
@@ -67,6 +69,12 @@ class Route:
     """A body, for the description."""
     answer: Any = None
     """What that body is answered, for the description."""
+    about: str = ""
+    """What the description says beyond the summary, CommonMark."""
+    stream: Callable[..., Awaitable[web.StreamResponse]] | None = None
+    """What answers in parts: a body of the type NDJSON, or, of a socket, every request."""
+    socket: bool = False
+    """Whether it is a WebSocket."""
     waits: bool = False
     """Whether calls wait for commits, so that only so many are let in at once."""
 
@@ -75,9 +83,11 @@ class Route:
         hints = get_type_hints(self.handler, include_extras=True)
         answer = hints.pop("return")
         hints.pop("ctx")
+        hints.pop("exchange", None)
         key = hints.pop("key", None) is not None
         body = hints.pop("body", None)
-        return Signature(key, body, self._parameters(hints), get_args(answer)[0])
+        result = None if self.socket else get_args(answer)[0]
+        return Signature(key, body, self._parameters(hints), result)
 
     def _parameters(self, hints: dict[str, Any]) -> type[msgspec.Struct] | None:
         """One record of all parameters, with the defaults of the function."""
@@ -110,10 +120,15 @@ class Route:
             codes += ["unauthenticated", "wrong_role", "too_many_requests"]
         if signature.body is not None:
             codes += ["malformed_json", "unreadable_request", "slow_body", "body_too_large"]
+            codes.append("unsupported_encoding")
             codes += [] if signature.body is bytes else ["invalid_body"]
         if signature.parameters is not None:
             codes.append("invalid_parameter")
-        if self.waits:
+        if self.socket:
+            codes.append("upgrade_required")
+        if self.stream is not None:
+            codes.append("stopping")
+        if self.waits or self.socket:
             codes.append("overloaded")
         return tuple(dict.fromkeys(codes))
 

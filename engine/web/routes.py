@@ -15,12 +15,14 @@ from engine.web import (
     decisions,
     fences,
     keys,
+    ndjson,
     offers,
     operations,
     pings,
     preferences,
     redemptions,
     residents,
+    websocket,
 )
 from engine.web.context import Context
 from engine.web.examples import EXAMPLES
@@ -72,7 +74,20 @@ ROUTES: Final[tuple[Route, ...]] = (
             "stale",
             "store_unavailable",
         ),
+        about=ndjson.ABOUT,
+        stream=ndjson.stream_lines,
         waits=True,
+    ),
+    _route(
+        "GET",
+        "/v1/pings/stream",
+        websocket.stream_messages,
+        "pings",
+        roles=ANY_RESIDENT,
+        statuses=(101,),
+        about=websocket.ABOUT,
+        stream=websocket.stream_messages,
+        socket=True,
     ),
     _route(
         "GET",

@@ -1,58 +1,96 @@
 """The aiohttp application made from the route table, and how it is served and stopped."""
 
+import asyncio
+import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from engine.web.admission import Admission
+from engine.web.connection import Connection, Runner, Server, allow_files
 from engine.web.context import CONTEXT, Context
-from engine.web.endpoint import endpoint, log_fault
+from engine.web.cors import Cors
+from engine.web.endpoint import endpoint
+from engine.web.listening import Certificate, Drain
 from engine.web.problem import Refused, response_to
+from engine.web.request_id import request_id
 from engine.web.routes import ROUTES
+from engine.web.streams import Streams
 
-LINGER_SECONDS: Final = 2.0
-"""How long we go on reading what is left of a refused body, so that its sender sees why."""
+BACKLOG: Final = 1_024
+"""Who may stand in line to be accepted; the kernel may allow fewer."""
 
+_LOG: Final = logging.getLogger(__name__)
 _QUIET: Final = logging.getLogger("engine.web.http")
 """Takes aiohttp's own lines, which quote what was sent, and keeps them to itself."""
-_QUIET.addHandler(logging.NullHandler())
-_QUIET.propagate = False
+for _quiet in (_QUIET, logging.getLogger("aiohttp.websocket")):
+    _quiet.addHandler(logging.NullHandler())
+    _quiet.propagate = False
 
 
 def make_app(ctx: Context) -> web.Application:
     """The application: every route of the table, and problem+json for every other address."""
     app = web.Application()
     app[CONTEXT] = ctx
-    admission = Admission(ctx)
+    admission, cors, streams = Admission(ctx), Cors(ctx.config.cors_origins), Streams(ctx.keys)
     for route in ROUTES:
-        handler = endpoint(route, ctx, admission)
+        handler = endpoint(route, ctx, admission, streams, cors)
         app.router.add_route(route.method, route.path, handler)
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, handler)
-    app.router.add_route("*", "/{rest:.*}", _elsewhere(ctx))
+    app.router.add_route("*", "/{rest:.*}", _elsewhere(ctx, cors))
+    app.cleanup_ctx.append(_watching(streams))
     _watch(ctx, admission)
+    ctx.metrics.watch("passby_streams", "Streams that are open.", lambda: len(streams))
+    ctx.metrics.watch("passby_sockets", "WebSockets among them.", lambda: streams.sockets)
     return app
 
 
-def _elsewhere(ctx: Context) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """What answers where there is no route: 405 where only the method is wrong, else 404."""
+def _watching(streams: Streams) -> Callable[[web.Application], AsyncIterator[None]]:
+    """What ends streams from outside: their keys' deletion, and the stop of the service."""
+
+    async def watching(app: web.Application) -> AsyncIterator[None]:
+        async def stop(_: web.Application) -> None:
+            streams.stop()
+
+        app.on_shutdown.append(stop)
+        task = asyncio.create_task(streams.watch())
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    return watching
+
+
+def _elsewhere(ctx: Context, cors: Cors) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """What answers where there is no route: 405 where only the method is wrong, else 404.
+
+    And browsers, which ask whether the page of another origin may call.
+    """
 
     async def elsewhere(request: web.Request) -> web.StreamResponse:
         allowed: set[str] = set()
         for resource in request.app.router.resources():
             if resource.canonical != "/{rest}":
                 allowed |= (await resource.resolve(request))[1]
+        preflight = cors.preflight(request, allowed) if allowed else None
+        if preflight is not None:
+            ctx.metrics.count_request("*", "*", preflight.status)
+            return preflight
         if allowed:
             methods = ", ".join(sorted(allowed))
             refused = Refused("method_not_allowed", headers={"Allow": methods})
         else:
             refused = Refused("not_found")
         ctx.metrics.count_request("*", "*", refused.problem.status)
-        return response_to(refused)
+        response = response_to(refused, request_id(request))
+        response.headers.update(cors.headers(request))
+        return response
 
     return elsewhere
 
@@ -98,65 +136,59 @@ def _watch(ctx: Context, admission: Admission) -> None:
 
 
 @asynccontextmanager
-async def serve(ctx: Context, host: str, port: int) -> AsyncIterator[int]:
+async def serve(
+    ctx: Context,
+    host: str,
+    port: int,
+    *,
+    certificate: Certificate | None = None,
+    handed: socket.socket | None = None,
+) -> AsyncIterator[int]:
     """Serve while the block runs; gives the port, a free one where 0 was asked for.
 
-    Leaving the block stops gracefully: nothing new is accepted, and what is in flight is finished
-    within `config.stop_seconds_max`.
+    Leaving the block stops gracefully: nothing new is accepted, connections that were kept are told
+    that they end for `config.drain_seconds`, and what is in flight is finished within
+    `config.stop_seconds_max`.
+
+    Args:
+        ctx: the service's parts.
+        host, port: where to listen.
+        certificate: for TLS.
+        handed: a socket that listens already, instead of host and port.
     """
-    runner = _Runner(
-        make_app(ctx),
-        access_log=None,
-        logger=_QUIET,
-        lingering_time=LINGER_SECONDS,
-        shutdown_timeout=float(ctx.config.stop_seconds_max),
-    )
+    files, connections_max = allow_files(ctx.config.connections_max), ctx.config.connections_max
+    if files < connections_max:
+        _LOG.warning(
+            "only %d files may be open: too few for %d connections", files, connections_max
+        )
+    app = make_app(ctx)
+    drain = Drain(app)
+    runner = Runner(app, ctx.config, access_log=None, logger=_QUIET)
     await runner.setup()
+    server = runner.server
+    assert isinstance(server, Server)
+    watch = ctx.metrics.watch
+    watch("passby_connections", "Connections that are open.", lambda: server.count)
+    watch(
+        "passby_connections_stalled",
+        "Connections cut off since the start because their clients read nothing.",
+        lambda: server.stalled,
+    )
     try:
-        site = web.TCPSite(runner, host, port, backlog=1_024)
+        context = None if certificate is None else certificate.context
+        site: web.BaseSite = (
+            web.TCPSite(runner, host, port, ssl_context=context, backlog=BACKLOG)
+            if handed is None
+            else web.SockSite(runner, handed, ssl_context=context, backlog=BACKLOG)
+        )
         await site.start()
         yield runner.addresses[0][1]
+        await site.stop()
+        await drain.run(lambda: _kept(server), within_s=ctx.config.drain_seconds)
     finally:
         await runner.cleanup()
 
 
-class _Connection(RequestHandler):
-    """One connection; what is no HTTP is answered as everything else is.
-
-    aiohttp's own answer, and its log line, quote the bytes that it could not read.
-    """
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer an error that no route has seen."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the response has begun already")
-        if status < 500:
-            return response_to(Refused("unreadable_request"))
-        log_fault("a request", exc or RuntimeError())
-        response = response_to(Refused("internal"))
-        response.force_close()
-        return response
-
-
-class _Server(web.Server):
-    """A server whose connections are ours."""
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
-class _Runner(web.AppRunner):
-    """Runs the application on our server: the runners' own hook for making one."""
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        kwargs: dict[str, Any] = made._kwargs
-        return _Server(made.request_handler, request_factory=made.request_factory, **kwargs)
+def _kept(server: Server) -> int:
+    """How many connections take requests; a stream ends in its own way."""
+    return sum(not (isinstance(one, Connection) and one.streaming) for one in server.connections)

@@ -1,0 +1,226 @@
+"""One connection: how many there may be, how slow it may be, and what is no HTTP.
+
+aiohttp bounds how long a connection may rest. Here is the rest of what a hostile or broken client
+can do: a head that never ends, an answer that is never read, more connections than there is room
+for. aiohttp's own answers, and its log lines, quote the bytes that it could not read; ours do not.
+"""
+
+import asyncio
+import resource
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from engine.config import Config
+from engine.web.fault import log_fault
+from engine.web.problem import CONTENT_TYPE, Refused, problem_bytes, response_to
+from engine.web.request_id import new_request_id
+
+LINGER_SECONDS: Final = 2.0
+"""How long we go on after the last word, so that the other side sees why."""
+
+FILES_BESIDES: Final = 256
+"""Open files that a process needs besides its connections."""
+
+
+class Stalled(ConnectionError):
+    """The client reads nothing of what waits for it."""
+
+
+class Connection(RequestHandler):
+    """One connection.
+
+    Attributes:
+        streaming: whether a stream runs on it, which ends by itself when the service stops.
+    """
+
+    __slots__ = ("_config", "_head", "_look", "_owner", "_room", "_unread", "streaming")
+
+    def __init__(self, owner: "Server", config: Config, **given: Any) -> None:
+        super().__init__(owner, **given)
+        self._owner = owner
+        self._config = config
+        self._head: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._unread = 0
+        self.streaming = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take it, or say that there is no room."""
+        super().connection_made(transport)
+        if self._owner.count > self._config.connections_max:
+            self._say(Refused("overloaded", "Too many connections; try again in a moment."))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Let go of everybody who waits for it."""
+        for timer in (self._head, self._look):
+            if timer is not None:
+                timer.cancel()
+        if self._room is not None and not self._room.done():
+            self._room.set_exception(ConnectionResetError("the client is gone"))
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; from the first bytes of a head to its end there is only so much time."""
+        super().data_received(data)
+        waiter = self._waiter
+        begun = not self._request_count if waiter is None else not waiter.done()
+        if begun and data and not self._force_close:
+            if self._head is None:
+                self._head = self._loop.call_later(self._config.head_seconds_max, self._head_late)
+        elif self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _head_late(self) -> None:
+        self._say(Refused("slow_head"))
+
+    def _say(self, refused: Refused) -> None:
+        """Answer outside of any request, and close."""
+        if self.transport is None:
+            return
+        status, request_id = refused.problem.status, new_request_id()
+        body = problem_bytes(refused, request_id)
+        head = (
+            f"HTTP/1.1 {status} {refused.problem.title}\r\nContent-Type: {CONTENT_TYPE}\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\nX-Request-Id: {request_id}\r\n"
+        )
+        head += "".join(f"{name}: {value}\r\n" for name, value in refused.headers.items())
+        self.transport.write(head.encode() + b"\r\n" + body)
+        self.force_close()
+
+    def close(self) -> None:
+        """Take no more requests; a stream goes on until its own end."""
+        if not self.streaming:
+            super().close()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write: look again in a while."""
+        super().pause_writing()
+        self._look_later(self._config.stalled_seconds_max)
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        super().resume_writing()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    def _look_later(self, seconds: float) -> None:
+        if self.transport is not None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._look = self._loop.call_later(seconds, self._look_whether_it_reads)
+
+    def _look_whether_it_reads(self) -> None:
+        """Cut off whoever has read nothing since; a stream may say a last word before."""
+        self._look = None
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._look_later(self._config.stalled_seconds_max)
+        elif self._room is not None and not self._room.done():
+            self._owner.stalled += 1
+            self._room.set_exception(Stalled("the client reads nothing"))
+            self._look = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+        else:
+            self._owner.stalled += 1
+            self.transport.abort()
+
+    async def drained(self) -> None:
+        """Wait until what was written has left, all but a little; for one waiter at a time.
+
+        Raises:
+            Stalled: the client reads nothing; the connection ends in a moment.
+            ConnectionError: the client is gone.
+        """
+        if not self.writing_paused:
+            return
+        if self.transport is None:
+            raise ConnectionResetError("the client is gone")
+        self._room = self._loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer an error that no route has seen."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun already")
+        if status < 500:
+            return response_to(Refused("unreadable_request"), new_request_id())
+        log_fault("a request", exc or RuntimeError())
+        response = response_to(Refused("internal"), new_request_id())
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """A server whose connections are ours.
+
+    Attributes:
+        count: connections that are open now.
+        stalled: connections that were cut off because their clients read nothing.
+    """
+
+    def __init__(self, config: Config, *given: Any, **more: Any) -> None:
+        super().__init__(*given, **more)
+        self._config = config
+        self.count = 0
+        self.stalled = 0
+
+    def __call__(self) -> RequestHandler:
+        """One connection."""
+        return Connection(self, self._config, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Count it."""
+        self.count += 1
+        super().connection_made(handler, transport)
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        """Count it no more."""
+        self.count -= 1
+        super().connection_lost(handler, exc)
+
+
+class Runner(web.AppRunner):
+    """Runs the application on our server: the runners' own hook for making one."""
+
+    def __init__(self, app: web.Application, config: Config, **given: Any) -> None:
+        super().__init__(
+            app,
+            lingering_time=LINGER_SECONDS,
+            keepalive_timeout=float(config.idle_seconds_max),
+            shutdown_timeout=float(config.stop_seconds_max),
+            auto_decompress=False,  # see encoding
+            **given,
+        )
+        self._config = config
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        kwargs: dict[str, Any] = made._kwargs
+        return Server(
+            self._config, made.request_handler, request_factory=made.request_factory, **kwargs
+        )
+
+
+def allow_files(connections_max: int) -> int:
+    """Let this process open as many files as its connections need, if it may; how many it can."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections_max + FILES_BESIDES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return soft

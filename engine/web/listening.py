@@ -1,0 +1,97 @@
+"""The socket that is listened on, its certificate, and how connections are told that we stop.
+
+Whoever starts us may hand over a socket that listens already, as systemd does (sd_listen_fds(3)).
+It outlives us: who connects while one process ends and the next one starts waits in its queue, so a
+restart refuses nobody. A socket of our own is gone with us, and with it those who stood in line.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable, MutableMapping
+from typing import Final
+
+from aiohttp import web
+
+FIRST_FILE: Final = 3
+"""Number of the first file that is handed over."""
+
+LOOK_S: Final = 0.01
+
+
+def handed_over(environ: MutableMapping[str, str]) -> socket.socket | None:
+    """The listening socket that our starter hands over, if any; asked once.
+
+    Raises:
+        OSError: what was handed over is not one socket that listens.
+    """
+    if environ.pop("LISTEN_PID", "") != str(os.getpid()):
+        return None
+    count = environ.pop("LISTEN_FDS", "")
+    environ.pop("LISTEN_FDNAMES", None)
+    if count != "1":
+        raise OSError(f"one listening socket can be handed over, not {count or 'none'}")
+    os.set_inheritable(FIRST_FILE, False)
+    given = socket.socket(fileno=FIRST_FILE)
+    if not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError("the socket handed over does not listen")
+    return given
+
+
+class Certificate:
+    """The certificate that we show; read again while connections go on.
+
+    Args:
+        certificate, key: PEM files; an empty `key` means that it stands with the certificate.
+
+    Raises:
+        OSError: the files can't be read, or don't belong together.
+    """
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self._files = (certificate, key or None)
+        self.context = self._read()
+
+    def read_again(self) -> None:
+        """Show what the files hold now; connections that are open keep what they have.
+
+        Raises:
+            OSError: as at the start; what was shown before is shown on.
+        """
+        self._read()
+        self.context.load_cert_chain(*self._files)
+
+    def _read(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(*self._files)
+        except OSError as error:
+            raise OSError(f"the certificate {self._files[0]} can't be used: {error}") from None
+        return context
+
+
+class Drain:
+    """Lets clients go before a stop, each with its answer.
+
+    A client that keeps its connection may send its next request in the very moment in which we
+    close, and would get no answer. So each answer says first that it is the last one.
+    """
+
+    def __init__(self, app: web.Application) -> None:
+        self._on = False
+        app.on_response_prepare.append(self._prepare)
+
+    async def _prepare(self, _: web.Request, response: web.StreamResponse) -> None:
+        if self._on and response.status != 101:
+            response.headers["Connection"] = "close"
+            response.force_close()
+
+    async def run(self, connections: Callable[[], int], *, within_s: float) -> None:
+        """Wait until nobody is connected, or the time is over."""
+        self._on = True
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
+        while connections() and loop.time() < until_s:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(LOOK_S)
