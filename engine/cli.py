@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from engine.commands import imports, keys, replay, serve, settings
+from engine.commands import doctor, explain, imports, keys, replay, serve, settings
 from engine.commands.terminal import FAILED, WRONG_USE, WorkFailed, say
 from engine.config import Config, SettingRefused
 from engine.demo import DemoFailed
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="passby", description="A real-time location-offer engine for cities."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, replay, imports, keys, settings):
+    for command in (serve, replay, imports, keys, explain, doctor, settings):
         command.add(commands)
     return parser
 

@@ -108,7 +108,7 @@ class Config:
             raise SettingRefused("tls_key is of no use without tls_certificate")
         try:
             ZoneInfo(self.timezone)
-        except (ValueError, OSError) as error:
+        except (KeyError, ValueError, OSError) as error:
             raise SettingRefused(
                 f"timezone must be an IANA zone such as Europe/Helsinki, not {self.timezone!r}"
             ) from error

@@ -40,6 +40,7 @@ COMMANDS: Final = (
     "engine.importing",
     "engine.demo",
     "engine.backup",
+    "engine.doctor",
     "engine.commands",
 )
 """What a subcommand does, where that is more than calling one of the others."""

@@ -57,7 +57,14 @@ def test_every_variable_named_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [{"log_format": "xml"}, {"tls_key": "key.pem"}, {"port": 70_000}, {"poll_ms": 0}]
+    "given",
+    [
+        {"log_format": "xml"},
+        {"tls_key": "key.pem"},
+        {"port": 70_000},
+        {"poll_ms": 0},
+        {"timezone": "Mars/Base"},
+    ],
 )
 def test_impossible_values_are_refused(given: dict[str, str]) -> None:
     """At the start, and the setting is named."""

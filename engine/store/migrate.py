@@ -95,6 +95,23 @@ async def migrate(connection: asyncpg.Connection, migrations: list[Migration]) -
             await connection.execute("select pg_advisory_unlock($1)", _LOCK)
 
 
+async def missing_of(
+    connection: asyncpg.Connection, migrations: list[Migration]
+) -> list[Migration]:
+    """Which migrations a database lacks; changes nothing, and takes no lock.
+
+    Raises:
+        SchemaRefused: as `migrate`.
+    """
+    if await connection.fetchval("select to_regclass('passby_migrations')") is None:
+        return migrations
+    applied = await connection.fetch(
+        "select number, name, checksum from passby_migrations order by number"
+    )
+    _check(applied, migrations)
+    return migrations[len(applied) :]
+
+
 def _check(applied: list[asyncpg.Record], migrations: list[Migration]) -> None:
     """Refuse a database whose history is not the beginning of ours."""
     if len(applied) > len(migrations):

@@ -51,7 +51,7 @@ async def why(ctx: Context, key: KeyRow, *, decision: Id) -> Answer[Why]:
     found = await ctx.store.claim_by_id(decision)
     if found is None or not _is_business_of(key, found):
         raise Refused("unknown_decision")
-    return Answer(_view(key, found))
+    return Answer(view(key, found))
 
 
 def _is_business_of(key: KeyRow, found: ClaimRecord) -> bool:
@@ -61,7 +61,7 @@ def _is_business_of(key: KeyRow, found: ClaimRecord) -> bool:
     return may_see(key, found.row.made.brand)
 
 
-def _view(key: KeyRow, found: ClaimRecord) -> Why:
+def view(key: KeyRow, found: ClaimRecord) -> Why:
     """The claim with what the caller may see of its reasons."""
     ladder, made = msgspec.json.decode(found.why, type=Ladder), found.row.made
     merchant = key.role == "merchant"
