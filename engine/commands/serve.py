@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +14,11 @@ from engine.app import OPERATOR_KEY_FILE, clock_ms, running
 from engine.commands.terminal import DONE, WorkFailed, add_data, say
 from engine.config import Config
 from engine.demo import Demo
+from engine.web.listening import Certificate, handed_over
 from engine.web.server import serve as serve_http
 from loadtest.city import City
+
+_log = logging.getLogger(__name__)
 
 
 def add(commands: Any) -> None:
@@ -54,19 +58,39 @@ async def _serving(config: Config) -> AsyncIterator[tuple[str, asyncio.Event]]:
     failures: list[str] = []
 
     def fail() -> None:
-        failures.append("stopped: the change feed can't be followed; start again")
+        failures.append("stopped: a part of the service can't go on, see the log; start again")
         ended.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    async with running(config, fail) as ctx, serve_http(ctx, config.host, config.port) as port:
-        address = f"http://{config.host}:{port}"
+    certificate = (
+        Certificate(config.tls_certificate, config.tls_key) if config.tls_certificate else None
+    )
+    loop.add_signal_handler(signal.SIGHUP, _read_again, certificate)
+    handed = handed_over(os.environ)
+    async with (
+        running(config, fail) as ctx,
+        serve_http(ctx, config.host, config.port, certificate=certificate, handed=handed) as port,
+    ):
+        address = f"{'http' if certificate is None else 'https'}://{config.host}:{port}"
         say(f"listening on {address}")
         yield address, ended
         say("stopping")
     if failures:
         raise WorkFailed(failures[0])
+
+
+def _read_again(certificate: Certificate | None) -> None:
+    """Take over a renewed certificate; a bad one changes nothing."""
+    if certificate is None:
+        return
+    try:
+        certificate.read_again()
+    except OSError as error:
+        _log.error("%s; the one before stays", error)
+    else:
+        _log.info("the certificate was read again")
 
 
 async def _demo(config: Config, arguments: argparse.Namespace) -> int:
