@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import commit, decide, match, serve
+from bench import commit, decide, match, next_fix, serve
 from bench.leftovers import end_by_signal
 from bench.table import Row, conditions, lines, over_budget, read_budgets
 from bench.timing import progress
@@ -32,6 +32,7 @@ def full() -> Benchmarks:
         ],
         "serve": [lambda: serve.run(fences=10_000, residents=RESIDENTS, rounds=4)],
         "commit": [lambda: commit.run(residents=RESIDENTS, seconds=5.0)],
+        "next_fix": [lambda: next_fix.run(residents=200, shops=120, seconds=4 * 3_600)],
     }
 
 
@@ -42,6 +43,7 @@ def smoke() -> Benchmarks:
         "decide": [lambda: decide.run(fences=300, residents=300, rounds=1)],
         "serve": [lambda: serve.run(fences=300, residents=300, rounds=1)],
         "commit": [lambda: commit.run(residents=100, seconds=0.3)],
+        "next_fix": [lambda: next_fix.run(residents=10, shops=30, seconds=1_800)],
     }
 
 
@@ -50,7 +52,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Passby.")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it still work?")
     parser.add_argument(
-        "only", nargs="*", metavar="BENCHMARK", help="match, decide, serve, commit; default all"
+        "only",
+        nargs="*",
+        metavar="BENCHMARK",
+        help="match, decide, serve, commit, next_fix; default all",
     )
     arguments = parser.parse_args(argv)
     benchmarks = smoke() if arguments.smoke else full()

@@ -11,8 +11,9 @@ out would have entered and left nothing. What it does not see are offers and fen
 since, so no advice is for more than 15 minutes; and the way between two fixes is then straight from
 one that was sent to the next, by which a `pass` is told.
 
-The way is turned into a time by twice the speed at which the phone moves, as it says or as its last
-two fixes show, and never less than a run.
+A phone that can tell how far it has moved goes by the way and the latest time, another by the time
+that the way takes at least: at twice the speed at which the phone moves, as it says or as its last
+two fixes show, and never less than that of a run.
 """
 
 import math
@@ -80,16 +81,19 @@ class Adviser:
         """The advice after a resident's newest fix has been followed. About 1 us, 30 us if new."""
         newest = resident.newest
         if newest is None:
-            return NextFix(0, 0)
+            return NextFix(0, 0, 0)
         radius_m = self._free_m(resident, newest, row, ping.received_ms)
-        after_s = min(AFTER_MAX_S, int(radius_m / _speed_mps(resident, ping)))
+        latest_s = AFTER_MAX_S
         for stay in newest.stays:
-            due_s = stay.entered_ms / 1_000 - ping.at_ms / 1_000
+            stayed_s = (ping.at_ms - stay.entered_ms) / 1_000
             for dwell_s in self._book.dwells_s(stay.fence):
                 if dwell_s > stay.dwelled_s:
-                    after_s = min(after_s, max(0, math.ceil(due_s + dwell_s)))
+                    latest_s = min(latest_s, max(0, math.ceil(dwell_s - stayed_s)))
                     break
-        return NextFix(after_s, int(radius_m))
+        after_s = 0
+        if radius_m >= SPEED_MIN_MPS:
+            after_s = min(latest_s, int(radius_m / _speed_mps(resident, ping)))
+        return NextFix(after_s, int(radius_m), latest_s)
 
     def _free_m(self, resident: Resident, newest: KeptFix, row: Row, now_ms: int) -> float:
         """How far the resident can move, from what was found before if that still says enough."""

@@ -89,9 +89,12 @@ class NextFix(msgspec.Struct, frozen=True):
     """When and where the next fix would matter, so that a phone may save its battery until then."""
 
     after_s: int
-    """Seconds from this fix, at the speed that the phone moves at; at most 900."""
+    """Seconds from this fix before which the phone can't be there, at up to twice its speed."""
     radius_m: int
-    """Metres from this fix; whichever comes first. 0: the very next one may."""
+    """Metres from this fix within which nothing can happen; 0: the very next one may matter."""
+    latest_s: int
+    """Seconds from this fix when the next is due however far the phone is: a stay may have lasted
+    as long as an offer waits for; at most 900."""
 
 
 class Decision(msgspec.Struct, frozen=True):

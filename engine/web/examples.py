@@ -31,7 +31,7 @@ _DECISION = {
     },
     "withheld": None,
     "id": "fix-1",
-    "next_fix": {"after_s": 21, "radius_m": 64},
+    "next_fix": {"after_s": 21, "radius_m": 64, "latest_s": 900},
 }
 _BRAND = {"name": "Café Aino", "categories": ["cafe"], "timezone": "Europe/Helsinki"}
 _FENCE = {
