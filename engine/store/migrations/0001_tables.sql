@@ -99,3 +99,9 @@ create table offer_counts (
     primary key (offer, day)
 ) with (fillfactor = 50);
 comment on column offer_counts.day is 'Days since 1970-01-01 in the offer''s zone; -1: all days.';
+
+create table revoked_committers (
+    committer bigint primary key,
+    at timestamptz not null default now()
+);
+comment on table revoked_committers is 'Whose lost commits must not become durable any more.';

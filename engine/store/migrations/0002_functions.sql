@@ -94,6 +94,25 @@ begin
     return null;
 end $$;
 
+-- A committer, once no other commit of it is under way; an error if it was revoked.
+create function allowed_committer(a_committer bigint) returns bigint language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(a_committer);
+    if exists (select from revoked_committers r where r.committer = a_committer) then
+        raise exception 'this committer was revoked' using errcode = '57P01';
+    end if;
+    return a_committer;
+end $$;
+
+-- See to it that no commit of a committer becomes durable from now on, however late the server
+-- gets to it; waits for one that is under way.
+create function revoke_committer(a_committer bigint) returns void language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(a_committer);
+    insert into revoked_committers (committer) values (a_committer) on conflict do nothing;
+    delete from revoked_committers r where r.at < now() - interval '1 day';
+end $$;
+
 -- Make a group of changes durable. The order of locks is the whole point: first the committer's
 -- own (so that whoever reads after a lost answer can wait for it), then all residents in id order
 -- in one pass, then the recalled claims (which their residents' locks already guard), then the
