@@ -6,6 +6,8 @@ journal to write.
 
 from typing import Final
 
+import msgspec
+
 from engine.changes import Changes, ResidentState
 from engine.consent.index import Row
 from engine.consent.lanes import MATCH_NEED
@@ -130,7 +132,7 @@ class Tracker:
                 current=self._fences.get,
                 dwells_s=self._book.dwells_s,
             )
-            earlier = resident.kept[at] = kept._replace(stays=stays)
+            earlier = resident.kept[at] = msgspec.structs.replace(kept, stays=stays)
         newest = resident.kept.pop()
         resident.keep(newest, self._kept_fixes_max)
         self._note(resident, before, newest.stays, newest.fix.at_ms)

@@ -5,7 +5,7 @@ remembered is outside everywhere and has had no offers.
 """
 
 import bisect
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -42,7 +42,7 @@ SETTINGS_DEFAULT: Final = ResidentSettings()
 FixKey = tuple[int, str, float, float]
 
 
-class KeptFix(NamedTuple):
+class KeptFix(msgspec.Struct, frozen=True, gc=False):
     """A fix that a late one may still have to be folded in before."""
 
     key: FixKey
@@ -139,7 +139,9 @@ class Resident:
         last = self.newest
         self.base_is_restored = self.base_is_restored and not self.kept
         self.kept = []
-        self.base = None if last is None else last._replace(covering=(), stays=stays)
+        self.base = (
+            None if last is None else msgspec.structs.replace(last, covering=(), stays=stays)
+        )
         self.free = None
 
     def forget_presence(self) -> None:

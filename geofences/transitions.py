@@ -19,6 +19,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
+
 from geofences.fence import Fence
 from geofences.measure import depth_m
 
@@ -36,7 +38,7 @@ SILENCE_MAX_MS: Final = 30 * 60_000
 """After a longer gap between two fixes, the stays before it are over."""
 
 
-class Fix(NamedTuple):
+class Fix(msgspec.Struct, frozen=True, gc=False):
     """One position of a phone as transitions see it."""
 
     at_ms: int

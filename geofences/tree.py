@@ -61,8 +61,8 @@ class BoxTree:
         low, high = self._low, self._high
         low[0], low[1], high[0], high[1] = west, south, east, north
         _intersects(*self._call)
-        if self._done.value != 1:
-            # The answer did not fit, and the count says how much room it needs.
+        if self._count[0] > len(self._found):
+            # The answer did not fit. `_done` does not say so: it keeps an earlier query's word.
             self._grow(2 * self._count[0])
             return self.meeting(west, south, east, north)
         return self._found[: self._count[0]]

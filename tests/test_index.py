@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from geofences.fence import Area, BBox, Circle, Fence
 from geofences.globe import GEOD
 from geofences.index import FenceIndex
-from geofences.measure import covers, meets
+from geofences.measure import covers, make_fence, meets
 from geofences.tree import BoxTree
 from tests.strategies import box_ring, circle, circles, near, polygon, star, stars, wrap
 
@@ -312,3 +312,16 @@ def test_a_segment_answers_as_its_parts_do(data: st.DataObject, fences: list[Fen
         assert list(covering) == [f for f in fences if covers(f, lon1, lat1)]
         assert set(met) >= {f for f in fences if covers(f, lon0, lat0)} - set(covering)
         assert all(meets(f, lon0, lat0, lon1, lat1) for f in met)
+
+
+def test_more_hits_than_ever_before_are_all_found() -> None:
+    """The answer's buffer grows also when a smaller query came before."""
+    fences = [
+        make_fence(f"f{n:03}", "b", "n", (), Circle(10.0, 50.0, 100.0 + n)) for n in range(700)
+    ]
+    index = FenceIndex.load(fences)
+
+    assert index.covering(11.0, 50.0) == ()
+    assert len(index.covering(10.0, 50.0)) == 700
+    covering, met = index.along(9.99, 50.0, 10.0, 50.0)
+    assert (len(covering), met) == (700, ())

@@ -12,12 +12,11 @@ _NONE: Final[tuple[Offer, ...]] = ()
 
 
 class _AtFence:
-    """What waits at one fence, as of one generation of its brand's offers."""
+    """What waits at one fence."""
 
-    __slots__ = ("by_trigger", "dwells_s", "generation")
+    __slots__ = ("by_trigger", "dwells_s")
 
-    def __init__(self, generation: int, offers: Iterable[Offer]) -> None:
-        self.generation = generation
+    def __init__(self, offers: Iterable[Offer]) -> None:
         by_trigger: dict[str, list[Offer]] = {}
         for offer in offers:
             by_trigger.setdefault(offer.trigger, []).append(offer)
@@ -38,7 +37,8 @@ class OfferBook:
         self.brands: dict[str, Brand] = {}
         self.offers: dict[str, Offer] = {}
         self._of_brand: defaultdict[str, dict[str, Offer]] = defaultdict(dict)
-        self._generation: defaultdict[str, int] = defaultdict(int)
+        self._looked_at: defaultdict[str, set[str]] = defaultdict(set)
+        """Brand -> ids of its fences that `_at` holds."""
         self._at: dict[str, _AtFence] = {}
         self._durable: dict[tuple[str, int | None], int] = {}
         self._reserved: defaultdict[tuple[str, int | None], int] = defaultdict(int)
@@ -52,14 +52,14 @@ class OfferBook:
         self.drop_offer(offer.id)
         self.offers[offer.id] = offer
         self._of_brand[offer.brand][offer.id] = offer
-        self._generation[offer.brand] += 1
+        self._look_anew(offer.brand)
 
     def drop_offer(self, offer_id: str) -> None:
         """Forget an offer; unknown ids change nothing. Its counts stay."""
         offer = self.offers.pop(offer_id, None)
         if offer is not None:
             del self._of_brand[offer.brand][offer_id]
-            self._generation[offer.brand] += 1
+            self._look_anew(offer.brand)
 
     def forget_fence(self, fence_id: str) -> None:
         """Look at a fence anew: it was edited or deleted."""
@@ -67,28 +67,29 @@ class OfferBook:
 
     def waiting(self, fence: Fence, trigger: str) -> tuple[Offer, ...]:
         """Offers of any status that wait at a fence for a trigger, by id."""
-        return self._at_fence(fence).by_trigger.get(trigger, _NONE)
+        found = self._at.get(fence.id) or self._look_at(fence)
+        return found.by_trigger.get(trigger, _NONE)
 
     def dwells_s(self, fence: Fence) -> Sequence[int]:
         """Lengths of stay that live offers wait for at a fence, rising, seconds."""
-        return self._at_fence(fence).dwells_s
+        return (self._at.get(fence.id) or self._look_at(fence)).dwells_s
 
     def categories(self, brand_id: str) -> tuple[str, ...]:
         """A brand's categories; none for an unknown brand."""
         brand = self.brands.get(brand_id)
         return () if brand is None else brand.categories
 
-    def _at_fence(self, fence: Fence) -> _AtFence:
-        generation = self._generation[fence.brand]
-        found = self._at.get(fence.id)
-        if found is None or found.generation != generation:
-            offers = self._of_brand[fence.brand]
-            found = _AtFence(
-                generation,
-                (offers[o] for o in sorted(offers) if _waits_at(offers[o], fence)),
-            )
-            self._at[fence.id] = found
+    def _look_at(self, fence: Fence) -> _AtFence:
+        offers = self._of_brand[fence.brand]
+        found = _AtFence(offers[o] for o in sorted(offers) if _waits_at(offers[o], fence))
+        self._at[fence.id] = found
+        self._looked_at[fence.brand].add(fence.id)
         return found
+
+    def _look_anew(self, brand: str) -> None:
+        """Forget what waits at a brand's fences: its offers have changed."""
+        for fence_id in self._looked_at.pop(brand, ()):
+            self._at.pop(fence_id, None)
 
     def claims(self, offer_id: str, day: int | None) -> int:
         """Claims of an offer that stand or are reserved, on a day of its own, or in all (None)."""
