@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from engine.store.feed import Feed
@@ -75,7 +76,7 @@ async def test_each_id_is_applied_once_with_its_newest_number(
 ) -> None:
     await store.put_brand(BRAND)
     await store.put_fences([fence("door")])
-    await store.put_brand(BRAND)
+    await store.put_brand(msgspec.structs.replace(BRAND, name="New"))
     await follower.feed.reached(3)
 
     assert follower.applied == [[Change(2, "fence", "door"), Change(3, "brand", "cafe")]]
@@ -213,4 +214,6 @@ async def test_another_process_is_live_within_a_second(
         await store.close()
 
     assert [c.id for changes in follower.applied for c in changes] == [f"r{n}" for n in range(50)]
-    measured.append(f"feed: written and live elsewhere after {sorted(took_s)[25] * 1_000:.1f} ms (median)")
+    measured.append(
+        f"feed: written and live elsewhere after {sorted(took_s)[25] * 1_000:.1f} ms (median)"
+    )

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from engine.store.memory import MemoryStore
+from tests.contract_administration import AdministrationContract
+from tests.contract_outage import OutageContract
 from tests.contract_store import Outage, StoreContract
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(StoreContract, AdministrationContract, OutageContract):
     """Two stores that share one state."""
 
     @pytest.fixture

@@ -28,6 +28,8 @@ from engine.store.port import (
 from engine.store.postgres import PostgresStore
 from engine.store.wire import StoreBroken
 from tests.conftest import Server
+from tests.contract_administration import AdministrationContract
+from tests.contract_outage import OutageContract
 from tests.contract_store import (
     BRAND,
     DAY,
@@ -73,7 +75,7 @@ async def other(database_url: str) -> AsyncIterator[PostgresStore]:
     await other.close()
 
 
-class TestPostgresStore(StoreContract):
+class TestPostgresStore(StoreContract, AdministrationContract, OutageContract):
     """Two stores on one database."""
 
     @pytest.fixture
@@ -222,9 +224,15 @@ async def test_a_commit_that_takes_too_long_is_unavailable(database_url: str) ->
 
 @pytest.mark.parametrize(
     "statement",
-    ["update consent_records set version = 9", "delete from consent_records"],
+    [
+        "update consent_records set version = 9",
+        "delete from consent_records",
+        "update audit set name = 'nobody'",
+        "delete from audit",
+        "truncate audit",
+    ],
 )
-async def test_consent_records_are_append_only(
+async def test_records_and_entries_are_append_only(
     store: PostgresStore, database_url: str, statement: str
 ) -> None:
     await store.create_residents({"ann": ResidentSettings()})

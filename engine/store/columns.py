@@ -6,6 +6,7 @@ import msgspec
 
 from engine.changes import Changes, StayRow
 from engine.decision import OfferMade
+from engine.store.port import Rows
 
 ALL_DAYS: Final = -1
 """The day under which an offer's total is counted."""
@@ -88,3 +89,11 @@ def _recall_columns(changes: Changes) -> list[list[str]]:
     own = [claim.made.claim for claim in changes.claims if claim.made.claim in reasons]
     own = list(dict.fromkeys(own))
     return [list(reasons), list(reasons.values()), own, [reasons[claim] for claim in own]]
+
+
+def staged(part: Rows) -> list[list[Any]]:
+    """Rows of an import as kind, id, brand and body, each a column."""
+    rows = [("brand", brand.id, brand.id, _encode(brand)) for brand in part.brands]
+    rows += [("fence", fence.id, fence.brand, fence.feature) for fence in part.fences]
+    rows += [("offer", offer.id, offer.brand, _encode(offer)) for offer in part.offers]
+    return [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]

@@ -7,7 +7,9 @@ and are then like several processes on one database.
 import asyncio
 import contextlib
 import secrets
-from typing import TypeVar
+from collections.abc import AsyncIterator
+from itertools import islice
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -15,12 +17,15 @@ from engine.changes import Changes, OfferCount, ResidentState
 from engine.consent.record import Record
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
+from engine.store.audit import AuditEntry, AuditFilter, Author
+from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.port import (
     AlreadyThere,
     BrandRow,
     Change,
     ClaimRecord,
     Committed,
+    Expected,
     FeedLost,
     FenceRow,
     KeyRow,
@@ -28,8 +33,11 @@ from engine.store.port import (
     Redemption,
     RedemptionRefused,
     ResidentRow,
+    ResidentsImported,
+    Rows,
     Snapshot,
     StoreUnavailable,
+    Together,
     VersionMoved,
     Written,
 )
@@ -146,75 +154,169 @@ class MemoryStore:
 
     # What merchants, residents and the operator write.
 
-    async def put_brand(self, brand: Brand) -> Written:
+    async def put_brand(
+        self, brand: Brand, *, expected: Expected = None, by: Author | None = None
+    ) -> Written:
         """Write a brand."""
         shared = self._open_shared()
-        version = shared.brands[brand.id].version + 1 if brand.id in shared.brands else 1
-        shared.brands[brand.id] = BrandRow(brand, version)
-        return Written(shared.append("brand", [brand.id]), version, version == 1)
+        shared.expect("brand", [brand.id], expected)
+        done = shared.put("brand", brand.id, brand.id, BrandRow(brand), by)
+        return shared.told("brand", [done])[0]
 
-    async def put_offer(self, offer: Offer) -> Written:
+    async def put_offer(
+        self, offer: Offer, *, expected: Expected = None, by: Author | None = None
+    ) -> Written:
         """Write an offer."""
         shared = self._open_shared()
-        version = shared.offers[offer.id].version + 1 if offer.id in shared.offers else 1
-        shared.offers[offer.id] = OfferRow(offer, version)
-        return Written(shared.append("offer", [offer.id]), version, version == 1)
+        shared.expect("offer", [offer.id], expected)
+        done = shared.put("offer", offer.id, offer.brand, OfferRow(offer), by)
+        return shared.told("offer", [done])[0]
 
-    async def put_fences(self, fences: list[FenceRow]) -> list[Written]:
+    async def put_fences(
+        self, fences: list[FenceRow], *, expected: Expected = None, by: Author | None = None
+    ) -> list[Written]:
         """Write fences together; their numbers are in the order of their ids."""
         shared = self._open_shared()
-        written: dict[str, Written] = {}
-        for fence in sorted(fences, key=lambda fence: fence.id):
-            before = shared.fences.get(fence.id)
-            if before and (before.brand, before.feature) == (fence.brand, fence.feature):
-                written[fence.id] = Written(0, before.version, created=False)
-                continue
-            version = before.version + 1 if before else 1
-            shared.fences[fence.id] = msgspec.structs.replace(fence, version=version)
-            number = shared.append("fence", [fence.id])
-            written[fence.id] = Written(number, version, created=before is None)
+        shared.expect("fence", [fence.id for fence in fences], expected)
+        done = [
+            shared.put("fence", fence.id, fence.brand, fence, by)
+            for fence in sorted(fences, key=lambda fence: fence.id)
+        ]
+        written = {one.id: told for one, told in zip(done, shared.told("fence", done), strict=True)}
         return [written[fence.id] for fence in fences]
 
-    async def delete_fence(self, fence: str) -> int | None:
+    async def delete_fence(
+        self, fence: str, *, expected: Expected = None, by: Author | None = None
+    ) -> int | None:
         """Delete a fence."""
-        shared = self._open_shared()
-        return shared.append("fence", [fence]) if shared.fences.pop(fence, None) else None
+        return self._open_shared().delete("fence", fence, expected, by)
 
-    async def delete_offer(self, offer: str) -> int | None:
+    async def delete_offer(
+        self, offer: str, *, expected: Expected = None, by: Author | None = None
+    ) -> int | None:
         """Delete an offer; its claims and counts stay."""
-        shared = self._open_shared()
-        return shared.append("offer", [offer]) if shared.offers.pop(offer, None) else None
+        return self._open_shared().delete("offer", offer, expected, by)
 
-    async def put_key(self, key: KeyRow) -> int:
+    async def put_together(
+        self, parts: AsyncIterator[Rows], *, dry_run: bool = False, by: Author | None = None
+    ) -> Together:
+        """Write an import."""
+        self._open_shared()
+        rows = [part async for part in parts]
+        return self._open_shared().put_together(rows, None if dry_run else by, dry_run=dry_run)
+
+    async def read_batch(self, batch: str) -> list[Change]:
+        """What an import wrote."""
+        return self._open_shared().batches.get(batch, [])
+
+    async def audit(self, wanted: AuditFilter, *, limit: int) -> list[AuditEntry]:
+        """Entries of the audit log, newest first."""
+        entries = reversed(self._open_shared().entries)
+        return list(islice((entry for entry in entries if _is_wanted(entry, wanted)), limit))
+
+    async def keep_call(
+        self, key: str, name: str, fingerprint: bytes, *, now_ms: int
+    ) -> Kept | None:
+        """Take an Idempotency-Key, or see what has it."""
+        calls = self._open_shared().calls
+        known = calls.get((key, name))
+        if known is not None and known.at_ms > now_ms - KEPT_MS:
+            return known
+        calls[key, name] = Kept(fingerprint=fingerprint, at_ms=now_ms, state="doing")
+        return None
+
+    async def end_call(self, key: str, name: str, at_ms: int, answer: KeptAnswer | None) -> None:
+        """Keep the answer of a call."""
+        calls = self._open_shared().calls
+        known = calls.get((key, name))
+        if known is not None and known.at_ms == at_ms:
+            state: Literal["lost", "done"] = "lost" if answer is None else "done"
+            calls[key, name] = msgspec.structs.replace(known, state=state, answer=answer)
+
+    async def free_call(self, key: str, name: str, at_ms: int) -> None:
+        """Give an Idempotency-Key free again."""
+        calls = self._open_shared().calls
+        if (known := calls.get((key, name))) and known.at_ms == at_ms:
+            del calls[key, name]
+
+    async def purge_calls(self, now_ms: int) -> int:
+        """Forget the calls whose time is over."""
+        calls = self._open_shared().calls
+        over = [call for call, kept in calls.items() if kept.at_ms <= now_ms - KEPT_MS]
+        for call in over:
+            del calls[call]
+        return len(over)
+
+    async def put_key(self, key: KeyRow, *, by: Author | None = None) -> int:
         """Write a key."""
         shared = self._open_shared()
+        outcome = "updated" if key.id in shared.keys else "created"
         shared.keys[key.id] = key
+        shared.note(by, "key", key.id, None, 0, outcome)
         return shared.append("key", [key.id])
 
-    async def delete_key(self, key: str) -> int | None:
+    async def delete_key(self, key: str, *, by: Author | None = None) -> int | None:
         """Delete a key."""
         shared = self._open_shared()
-        return shared.append("key", [key]) if shared.keys.pop(key, None) else None
+        if shared.keys.pop(key, None) is None:
+            return None
+        shared.note(by, "key", key, None, 0, "deleted")
+        return shared.append("key", [key])
 
-    async def create_residents(self, residents: dict[str, ResidentSettings]) -> int:
+    async def create_residents(
+        self, residents: dict[str, ResidentSettings], *, by: Author | None = None
+    ) -> int:
         """Make residents, all or none."""
         shared = self._open_shared()
         if there := residents.keys() & shared.residents.keys():
             raise AlreadyThere(min(there))
-        for resident, settings in residents.items():
+        for resident, settings in sorted(residents.items()):
             shared.residents[resident] = ResidentRow(id=resident, settings=settings)
+            shared.note(by, "resident", resident, None, 0, "created")
         return shared.append("resident", sorted(residents))
 
-    async def put_settings(self, resident: str, settings: ResidentSettings) -> int | None:
+    async def import_residents(
+        self, rows: list[ResidentRow], *, by: Author | None = None
+    ) -> ResidentsImported:
+        """Make residents with what they said."""
+        shared = self._open_shared()
+        made, said = [], []
+        for row in sorted(rows, key=lambda row: row.id):
+            there = shared.residents.get(row.id)
+            version = row.records[-1].version if row.records else 0
+            if there is None:
+                made.append(row.id)
+                shared.residents[row.id] = msgspec.structs.replace(row, version=version)
+            elif there.version == 0 and row.records:
+                shared.residents[row.id] = msgspec.structs.replace(
+                    there, version=version, records=row.records
+                )
+            else:
+                continue
+            said.append(row.id)
+            outcome = "created" if there is None else "updated"
+            shared.note(by, "resident", row.id, None, version, outcome)
+        number = shared.append("resident", said) if said else 0
+        return ResidentsImported(number, frozenset(made), frozenset(said))
+
+    async def put_settings(
+        self, resident: str, settings: ResidentSettings, *, by: Author | None = None
+    ) -> int | None:
         """Replace a resident's settings."""
         shared = self._open_shared()
         if (row := shared.residents.get(resident)) is None:
             return None
         shared.residents[resident] = msgspec.structs.replace(row, settings=settings)
+        shared.note(by, "resident", resident, None, row.version, "updated")
         return shared.append("resident", [resident])
 
     async def append_records(
-        self, resident: str, records: tuple[Record, ...], *, version_before: int
+        self,
+        resident: str,
+        records: tuple[Record, ...],
+        *,
+        version_before: int,
+        by: Author | None = None,
     ) -> int | None:
         """Append what a resident said."""
         shared = self._open_shared()
@@ -227,6 +329,7 @@ class MemoryStore:
         shared.residents[resident] = msgspec.structs.replace(
             row, version=records[-1].version, records=row.records + records
         )
+        shared.note(by, "resident", resident, None, records[-1].version, "updated")
         return shared.append("resident", [resident])
 
     # What pings make durable.
@@ -279,17 +382,28 @@ class MemoryStore:
         claim = self._redeemed(redemption)
         return claim.redemption if claim else None
 
-    async def roll_back(self, redemption: str) -> bool:
+    async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back; False if there is none."""
-        self._open_shared()
+        shared = self._open_shared()
         if claim := self._redeemed(redemption):
             claim.redemption = None
+            shared.note(by, "redemption", redemption, claim.made.made.brand, 0, "deleted")
         return claim is not None
 
 
 def _those(rows: dict[str, Row], ids: list[str] | None = None) -> tuple[Row, ...]:
     """Rows by id: all, or those of the ids that exist."""
     return tuple(rows[id_] for id_ in sorted(rows if ids is None else rows.keys() & set(ids)))
+
+
+def _is_wanted(entry: AuditEntry, wanted: AuditFilter) -> bool:
+    return (
+        (wanted.before is None or entry.number < wanted.before)
+        and wanted.kind in (None, entry.kind)
+        and wanted.id in (None, entry.id)
+        and (wanted.since_ms is None or entry.author.at_ms >= wanted.since_ms)
+        and (wanted.brands is None or entry.brand in wanted.brands)
+    )
 
 
 def _claim_id(claim: Claim) -> str:

@@ -6,6 +6,7 @@ waits until its own process has followed the feed up to that number: there is on
 fences, offers and preferences come into memory.
 """
 
+from collections.abc import AsyncIterator
 from typing import Final, Literal, Protocol
 
 import msgspec
@@ -14,8 +15,14 @@ from engine.changes import Changes, ClaimRefused, ClaimRow, OfferCount, Resident
 from engine.consent.record import Record
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
+from engine.store.audit import AuditEntry, AuditFilter, Author
+from engine.store.kept import Kept, KeptAnswer
 
-Kind = Literal["brand", "fence", "offer", "resident", "key"]
+Kind = Literal["brand", "fence", "offer", "resident", "key", "batch"]
+"""Of things; `batch` is what an import wrote, by the id of the import."""
+
+Expected = tuple[int, ...] | None
+"""Versions of which one must be there when a write happens; see `audit.ABSENT` and `PRESENT`."""
 
 DAY_MS: Final = 86_400_000
 
@@ -120,9 +127,39 @@ class Written(msgspec.Struct, frozen=True):
     """What came of an administrative write."""
 
     number: int
-    """Of the change feed; the write is live in a process that has followed the feed so far."""
+    """Of the change feed; the write is live in a process that has followed the feed so far.
+    0: what was written is as it was before."""
     version: int
+    """From 1; it goes on rising when something is made anew under an id that was deleted."""
     created: bool
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """Some rows of an import."""
+
+    brands: tuple[Brand, ...] = ()
+    fences: tuple[FenceRow, ...] = ()
+    offers: tuple[Offer, ...] = ()
+
+
+class Together(msgspec.Struct, frozen=True):
+    """What came of an import."""
+
+    number: int
+    """Of the change feed; 0: nothing changed."""
+    created: int
+    updated: int
+    unchanged: int
+
+
+class ResidentsImported(msgspec.Struct, frozen=True):
+    """What came of some residents of an import."""
+
+    number: int
+    made: frozenset[str]
+    """Who was not there before."""
+    written: frozenset[str]
+    """Those, and those who were there and had never said anything."""
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -241,37 +278,87 @@ class Store(Protocol):
         By offer, the total first, then by day.
         """
 
-    async def put_brand(self, brand: Brand) -> Written:
-        """Write a brand, new or not."""
+    # Every write of an operator, a merchant or a sender names its author, and an entry of the audit
+    # log is written with it; without one (`by` is None) there is no entry. An unchanged thing draws
+    # no number, keeps its version and makes no entry.
 
-    async def put_fences(self, fences: list[FenceRow]) -> list[Written]:
+    async def put_brand(
+        self, brand: Brand, *, expected: Expected = None, by: Author | None = None
+    ) -> Written:
+        """Write a brand, new or not. Raises VersionMoved."""
+
+    async def put_fences(
+        self, fences: list[FenceRow], *, expected: Expected = None, by: Author | None = None
+    ) -> list[Written]:
         """Write fences in one transaction, so that they become live together; ids are distinct.
 
         An unchanged fence (equal bytes) draws no number and keeps its version: its `Written` has
         number 0. The `version` of the rows given is ignored.
+
+        Raises:
+            VersionMoved: one of them is not as expected; none is written.
         """
 
-    async def delete_fence(self, fence: str) -> int | None:
-        """Delete; the feed's number, or None if there was none."""
+    async def put_together(
+        self, parts: AsyncIterator[Rows], *, dry_run: bool = False, by: Author | None = None
+    ) -> Together:
+        """Write an import in one transaction and one line of the feed: a change of kind `batch`.
 
-    async def put_offer(self, offer: Offer) -> Written:
-        """Write an offer, new or not."""
+        Ids are distinct over all parts. A part is let go of before the next is asked for.
 
-    async def delete_offer(self, offer: str) -> int | None:
-        """Delete; its claims and counts stay. The feed's number, or None if there was none."""
+        Args:
+            dry_run: only count.
+        """
 
-    async def create_residents(self, residents: dict[str, ResidentSettings]) -> int:
+    async def read_batch(self, batch: str) -> list[Change]:
+        """What an import wrote, by kind and id; the numbers are 0."""
+
+    async def delete_fence(
+        self, fence: str, *, expected: Expected = None, by: Author | None = None
+    ) -> int | None:
+        """Delete; the feed's number, or None if there was none. Raises VersionMoved."""
+
+    async def put_offer(
+        self, offer: Offer, *, expected: Expected = None, by: Author | None = None
+    ) -> Written:
+        """Write an offer, new or not. Raises VersionMoved."""
+
+    async def delete_offer(
+        self, offer: str, *, expected: Expected = None, by: Author | None = None
+    ) -> int | None:
+        """Delete; its claims and counts stay. The feed's number, or None if there was none.
+
+        Raises VersionMoved.
+        """
+
+    async def create_residents(
+        self, residents: dict[str, ResidentSettings], *, by: Author | None = None
+    ) -> int:
         """Make residents without any preferences, all or none; the feed's number.
 
         Raises:
             AlreadyThere: one of them exists; the first of those ids is the argument.
         """
 
-    async def put_settings(self, resident: str, settings: ResidentSettings) -> int | None:
+    async def import_residents(
+        self, rows: list[ResidentRow], *, by: Author | None = None
+    ) -> ResidentsImported:
+        """Make residents who are not there, with their records, and append the records of those who
+        are there and have none; whoever ever said anything stays as they are. Ids are distinct.
+        """
+
+    async def put_settings(
+        self, resident: str, settings: ResidentSettings, *, by: Author | None = None
+    ) -> int | None:
         """Replace a resident's settings; the feed's number, or None if there is none."""
 
     async def append_records(
-        self, resident: str, records: tuple[Record, ...], *, version_before: int
+        self,
+        resident: str,
+        records: tuple[Record, ...],
+        *,
+        version_before: int,
+        by: Author | None = None,
     ) -> int | None:
         """Append what a resident said; their version becomes that of the last record.
 
@@ -283,11 +370,32 @@ class Store(Protocol):
             ValueError: there are no records.
         """
 
-    async def put_key(self, key: KeyRow) -> int:
+    async def put_key(self, key: KeyRow, *, by: Author | None = None) -> int:
         """Add a key, or replace that of the same id; the feed's number."""
 
-    async def delete_key(self, key: str) -> int | None:
+    async def delete_key(self, key: str, *, by: Author | None = None) -> int | None:
         """Delete a key; the feed's number, or None if there was none."""
+
+    async def audit(self, wanted: AuditFilter, *, limit: int) -> list[AuditEntry]:
+        """Entries of the audit log, newest first."""
+
+    async def keep_call(
+        self, key: str, name: str, fingerprint: bytes, *, now_ms: int
+    ) -> Kept | None:
+        """Take the Idempotency-Key `name` of a key, so that nobody else does what it stands for.
+
+        None: it was free, or its time (`kept.KEPT_MS`) was over, and the call is the caller's to
+        do. Else what is known of the call that has it.
+        """
+
+    async def end_call(self, key: str, name: str, at_ms: int, answer: KeptAnswer | None) -> None:
+        """Keep the answer of the call taken at `at_ms`; None: nobody knows whether it was done."""
+
+    async def free_call(self, key: str, name: str, at_ms: int) -> None:
+        """Give the key free again: the call did nothing."""
+
+    async def purge_calls(self, now_ms: int) -> int:
+        """Forget the calls whose time is over; how many."""
 
     async def commit(self, changes: Changes) -> Committed:
         """Make a group durable in one transaction, fsync included, before it returns.
@@ -322,5 +430,5 @@ class Store(Protocol):
     async def redemption(self, redemption: str) -> Redemption | None:
         """The redemption of that id that stands."""
 
-    async def roll_back(self, redemption: str) -> bool:
+    async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back, so that its code can be used again; False if there is none."""

@@ -8,6 +8,7 @@ error in its text: PostgreSQL's own messages may quote ids.
 """
 
 import secrets
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
@@ -17,13 +18,16 @@ from engine.consent.record import Record, record_id
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store import rows
-from engine.store.columns import ALL_DAYS, columns
+from engine.store.audit import AuditEntry, AuditFilter, Author
+from engine.store.columns import ALL_DAYS, columns, staged
+from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.port import (
     AlreadyThere,
     BrandRow,
     Change,
     ClaimRecord,
     Committed,
+    Expected,
     FeedLost,
     FenceRow,
     KeyRow,
@@ -31,7 +35,10 @@ from engine.store.port import (
     Redemption,
     RedemptionRefused,
     ResidentRow,
+    ResidentsImported,
+    Rows,
     Snapshot,
+    Together,
     VersionMoved,
     Written,
     first_open_day,
@@ -158,7 +165,7 @@ class PostgresStore:
     async def read_states(self, ids: list[str], *, now_ms: int) -> list[ResidentState]:
         """The residents named, in the order given.
 
-        Waits first for a commit of ours that may still be running after its answer was lost.
+        Sees first to it that no commit of ours whose answer was lost becomes durable any more.
         """
         since_ms = recent_since_ms(now_ms)
         await self._wire.fetch("wait_for_committer", self._committer)
@@ -174,7 +181,7 @@ class PostgresStore:
     async def read_counts(self, offers: list[str], *, now_ms: int) -> list[OfferCount]:
         """Totals and open days, by offer and day; a total comes first.
 
-        Waits first for a commit of ours that may still be running after its answer was lost.
+        Sees first to it that no commit of ours whose answer was lost becomes durable any more.
         """
         await self._wire.fetch("wait_for_committer", self._committer)
         found = await self._wire.fetch("read_counts", first_open_day(now_ms), offers)
@@ -182,15 +189,25 @@ class PostgresStore:
 
     # What merchants, residents and the operator write.
 
-    async def put_brand(self, brand: Brand) -> Written:
+    async def put_brand(
+        self, brand: Brand, *, expected: Expected = None, by: Author | None = None
+    ) -> Written:
         """Write a brand."""
-        return rows.written(await self._wire.row("put_brand", brand.id, _encode(brand)))
+        row = await self._wire.row("put_brand", brand.id, _encode(brand), expected, rows.who(by))
+        return rows.written(row)
 
-    async def put_offer(self, offer: Offer) -> Written:
+    async def put_offer(
+        self, offer: Offer, *, expected: Expected = None, by: Author | None = None
+    ) -> Written:
         """Write an offer."""
-        return rows.written(await self._wire.row("put_offer", offer.id, _encode(offer)))
+        row = await self._wire.row(
+            "put_offer", offer.id, offer.brand, _encode(offer), expected, rows.who(by)
+        )
+        return rows.written(row)
 
-    async def put_fences(self, fences: list[FenceRow]) -> list[Written]:
+    async def put_fences(
+        self, fences: list[FenceRow], *, expected: Expected = None, by: Author | None = None
+    ) -> list[Written]:
         """Write fences together, in one statement."""
         found = await self._wire.fetch(
             "put_fences",
@@ -199,27 +216,101 @@ class PostgresStore:
             [fence.feature for fence in fences],
         )
         written = {row["fence"]: rows.written(row) for row in found}
+            expected,
+            rows.who(by),
         return [written[fence.id] for fence in fences]
 
-    async def delete_fence(self, fence: str) -> int | None:
+    async def delete_fence(
+        self, fence: str, *, expected: Expected = None, by: Author | None = None
+    ) -> int | None:
         """Delete a fence."""
-        return await self._wire.number("delete_fence", fence)
+        return rows.deleted(await self._wire.row("delete_fence", fence, expected, rows.who(by)))
 
-    async def delete_offer(self, offer: str) -> int | None:
+    async def delete_offer(
+        self, offer: str, *, expected: Expected = None, by: Author | None = None
+    ) -> int | None:
         """Delete an offer; its claims and counts stay."""
-        return await self._wire.number("delete_offer", offer)
+        return rows.deleted(await self._wire.row("delete_offer", offer, expected, rows.who(by)))
 
-    async def put_key(self, key: KeyRow) -> int:
+    async def put_together(
+        self, parts: AsyncIterator[Rows], *, dry_run: bool = False, by: Author | None = None
+    ) -> Together:
+        """Write an import: rows are staged part by part, then written in one statement.
+
+        The lock of the feed is taken only when all rows are written, for one line.
+        """
+        async with self._wire.connection() as connection, connection.transaction():
+            await connection.execute(SQL["make_staging"])
+            async for part in parts:
+                await connection.execute(SQL["stage_rows"], *staged(part))
+            await connection.execute("set local statement_timeout = 0")
+            if dry_run:
+                row = await connection.fetchrow(SQL["compare_staged"], timeout=LONG_S)
+            else:
+                batch = secrets.token_hex(12)
+                row = await connection.fetchrow(
+                    SQL["put_staged"], batch, rows.who(by), timeout=LONG_S
+                )
+            assert row is not None
+            return Together(**row)
+
+    async def read_batch(self, batch: str) -> list[Change]:
+        """What an import wrote."""
+        parts = await self._wire.fetch("read_batch", batch)
+        return [Change(0, part["kind"], id_) for part in parts for id_ in part["ids"]]
+
+    async def put_key(self, key: KeyRow, *, by: Author | None = None) -> int:
         """Write a key."""
-        number = await self._wire.number("put_key", key.id, _encode(key))
+        number = await self._wire.number("put_key", key.id, _encode(key), rows.who(by))
         assert number is not None
         return number
 
-    async def delete_key(self, key: str) -> int | None:
+    async def delete_key(self, key: str, *, by: Author | None = None) -> int | None:
         """Delete a key."""
-        return await self._wire.number("delete_key", key)
+        return await self._wire.number("delete_key", key, rows.who(by))
 
-    async def create_residents(self, residents: dict[str, ResidentSettings]) -> int:
+    async def audit(self, wanted: AuditFilter, *, limit: int) -> list[AuditEntry]:
+        """Entries of the audit log, newest first."""
+        found = await self._wire.fetch(
+            "audit",
+            wanted.before,
+            wanted.kind,
+            wanted.id,
+            wanted.since_ms,
+            wanted.brands,
+            limit,
+        )
+        return [rows.audit_entry(row) for row in found]
+
+    async def keep_call(
+        self, key: str, name: str, fingerprint: bytes, *, now_ms: int
+    ) -> Kept | None:
+        """Take an Idempotency-Key, or see what has it; one that was just given free is taken."""
+        while True:
+            if await self._wire.fetch(
+                "keep_call", key, name, fingerprint, now_ms, now_ms - KEPT_MS
+            ):
+                return None
+            for row in await self._wire.fetch("kept_call", key, name):
+                return rows.kept(row)
+
+    async def end_call(self, key: str, name: str, at_ms: int, answer: KeptAnswer | None) -> None:
+        """Keep the answer of a call."""
+        body = None if answer is None else msgspec.msgpack.encode(answer)
+        state = "lost" if answer is None else "done"
+        await self._wire.fetch("end_call", key, name, at_ms, state, body)
+
+    async def free_call(self, key: str, name: str, at_ms: int) -> None:
+        """Give an Idempotency-Key free again."""
+        await self._wire.fetch("free_call", key, name, at_ms)
+
+    async def purge_calls(self, now_ms: int) -> int:
+        """Forget the calls whose time is over."""
+        return len(await self._wire.fetch("purge_calls", now_ms - KEPT_MS))
+
+    async def create_residents(
+        self, residents: dict[str, ResidentSettings], *, by: Author | None = None
+    ) -> int:
         """Make residents, all or none, in one transaction of a few round trips."""
         ids = sorted(residents)
         bodies = [_encode(residents[resident]) for resident in ids]
@@ -229,13 +320,47 @@ class PostgresStore:
                 raise AlreadyThere(min(set(ids) - {row["id"] for row in made}))
             number: int = await connection.fetchval(SQL["append_changes"], "resident", ids)
             return number
+            count = len(ids)
+            await connection.execute(
+                SQL["note"],
+                rows.who(by),
+                "resident",
+                ids,
+                [None] * count,
+                [0] * count,
+                ["created"] * count,
+            )
 
-    async def put_settings(self, resident: str, settings: ResidentSettings) -> int | None:
+    async def import_residents(
+        self, rows_: list[ResidentRow], *, by: Author | None = None
+    ) -> ResidentsImported:
+        """Make residents with what they said, in one statement."""
+        said = [(row.id, record) for row in rows_ for record in row.records]
+        done = await self._wire.row(
+            "import_residents",
+            [row.id for row in rows_],
+            [_encode(row.settings) for row in rows_],
+            [owner for owner, _ in said],
+            [record.version for _, record in said],
+            [record_id(record) for _, record in said],
+            [_encode(record) for _, record in said],
+            rows.who(by),
+        )
+        return ResidentsImported(done["number"], frozenset(done["made"]), frozenset(done["said"]))
+
+    async def put_settings(
+        self, resident: str, settings: ResidentSettings, *, by: Author | None = None
+    ) -> int | None:
         """Replace a resident's settings."""
-        return await self._wire.number("put_settings", resident, _encode(settings))
+        return await self._wire.number("put_settings", resident, _encode(settings), rows.who(by))
 
     async def append_records(
-        self, resident: str, records: tuple[Record, ...], *, version_before: int
+        self,
+        resident: str,
+        records: tuple[Record, ...],
+        *,
+        version_before: int,
+        by: Author | None = None,
     ) -> int | None:
         """Append what a resident said."""
         if not records:
@@ -249,6 +374,7 @@ class PostgresStore:
             [_encode(record) for record in records],
         )
         number: int | None = row["number"]
+            rows.who(by),
         if number is None and row["version_found"] is not None:
             raise VersionMoved(row["version_found"])
         return number
@@ -290,6 +416,6 @@ class PostgresStore:
             return Redemption(**row)
         return None
 
-    async def roll_back(self, redemption: str) -> bool:
+    async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back; False if there is none."""
         return bool(await self._wire.fetch("roll_back", redemption))

@@ -10,7 +10,9 @@ from engine.changes import ClaimRow, OfferCount, ResidentState
 from engine.consent.record import Record
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
+from engine.store.audit import AuditEntry, Author
 from engine.store.columns import ALL_DAYS, read_made, read_stays
+from engine.store.kept import Kept, KeptAnswer
 from engine.store.port import (
     BrandRow,
     ClaimRecord,
@@ -18,6 +20,7 @@ from engine.store.port import (
     KeyRow,
     OfferRow,
     ResidentRow,
+    VersionMoved,
     Written,
 )
 
@@ -26,6 +29,7 @@ _offer: Final = msgspec.json.Decoder(Offer)
 _settings: Final = msgspec.json.Decoder(ResidentSettings)
 _record: Final = msgspec.json.Decoder(Record)
 _key: Final = msgspec.json.Decoder(KeyRow)
+_answer: Final = msgspec.msgpack.Decoder(KeptAnswer)
 
 
 def key_row(row: asyncpg.Record) -> KeyRow:
@@ -34,8 +38,47 @@ def key_row(row: asyncpg.Record) -> KeyRow:
 
 
 def written(row: asyncpg.Record) -> Written:
-    """What came of a write."""
-    return Written(row["number"], row["version"], created=row["version"] == 1 and row["number"] > 0)
+    """What came of a write. Raises VersionMoved."""
+    check_moved(row)
+    return Written(row["number"], row["version"], created=row["created"])
+
+
+def deleted(row: asyncpg.Record) -> int | None:
+    """The feed's number of a deletion, None if there was nothing. Raises VersionMoved."""
+    check_moved(row)
+    number: int | None = row["number"]
+    return number
+
+
+def check_moved(row: asyncpg.Record) -> None:
+    """Raise VersionMoved if a write did not find the version that it expected."""
+    if row["moved"] is not None:
+        raise VersionMoved(row["moved"])
+
+
+def who(by: Author | None) -> list[str] | None:
+    """An author as the argument that SQL's `note` takes."""
+    if by is None:
+        return None
+    return [str(by.at_ms), by.key, by.name, by.role, by.action, by.request]
+
+
+def audit_entry(row: asyncpg.Record) -> AuditEntry:
+    """An entry of the audit log."""
+    of_author = {name: row[name] for name in Author.__struct_fields__}
+    own = {name: row[name] for name in AuditEntry.__struct_fields__ if name != "author"}
+    return AuditEntry(author=Author(**of_author), **own)
+
+
+def kept(row: asyncpg.Record) -> Kept:
+    """What is known of an earlier call."""
+    answer = row["answer"]
+    return Kept(
+        fingerprint=row["fingerprint"],
+        at_ms=row["at_ms"],
+        state=row["state"],
+        answer=None if answer is None else _answer.decode(answer),
+    )
 
 
 def brand_row(row: asyncpg.Record) -> BrandRow:

@@ -1,6 +1,10 @@
 """The state of stores in memory, and what a group of changes does to it."""
 
 import asyncio
+import copy
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,16 +17,23 @@ from engine.changes import (
     PresenceRow,
     ResidentState,
 )
+from engine.store.audit import AuditEntry, Author, allows
+from engine.store.kept import Kept
 from engine.store.port import (
     BrandRow,
     Change,
     Committed,
+    Expected,
     FenceRow,
     KeyRow,
     Kind,
     OfferRow,
     Redemption,
     ResidentRow,
+    Rows,
+    Together,
+    VersionMoved,
+    Written,
     first_open_day,
     recent_since_ms,
 )
@@ -39,6 +50,14 @@ class Claim(msgspec.Struct):
     def stands(self) -> bool:
         """Whether it was not recalled."""
         return self.recall_reason is None
+
+
+class Put(NamedTuple):
+    """What came of writing one thing."""
+
+    id: str
+    version: int
+    outcome: str
 
 
 class Shared:
@@ -59,6 +78,11 @@ class Shared:
         self.claim_of_code: dict[str, Claim] = {}
         self.claim_of_decision: dict[tuple[str, str], Claim] = {}
         self.counts: dict[tuple[str, int | None], int] = {}
+        self.last_versions: dict[tuple[str, str], int] = {}
+        """Of what was deleted: made anew, it goes on from there."""
+        self.entries: list[AuditEntry] = []
+        self.batches: dict[str, list[Change]] = {}
+        self.calls: dict[tuple[str, str], Kept] = {}
         self.listeners: set[asyncio.Event] = set()
 
     @property
@@ -73,6 +97,100 @@ class Shared:
         for listener in self.listeners:
             listener.set()
         return self.number
+
+    def note(
+        self, by: Author | None, kind: str, id_: str, brand: str | None, version: int, outcome: str
+    ) -> None:
+        """Add an entry to the audit log, if there is an author."""
+        if by is not None:
+            self.entries.append(
+                AuditEntry(
+                    number=len(self.entries) + 1,
+                    author=by,
+                    kind=kind,
+                    id=id_,
+                    brand=brand,
+                    version=version,
+                    outcome=outcome,
+                )
+            )
+
+    def rows_of(self, kind: Kind) -> dict[str, Any]:
+        """What there is of a kind, by id."""
+        rows: dict[str, dict[str, Any]] = {
+            "brand": self.brands,
+            "fence": self.fences,
+            "offer": self.offers,
+        }
+        return rows[kind]
+
+    def expect(self, kind: Kind, ids: Iterable[str], expected: Expected) -> None:
+        """Raise VersionMoved unless each of them is as expected."""
+        rows = self.rows_of(kind)
+        for id_ in ids:
+            version = rows[id_].version if id_ in rows else 0
+            if not allows(expected, version):
+                raise VersionMoved(version)
+
+    def put(self, kind: Kind, id_: str, brand: str, row: Any, by: Author | None) -> "Put":
+        """Write one thing with its next version, unless it is as it was."""
+        rows = self.rows_of(kind)
+        before = rows.get(id_)
+        if before is not None and before == msgspec.structs.replace(row, version=before.version):
+            return Put(id_, before.version, "unchanged")
+        first = self.last_versions.get((kind, id_), 0) + 1
+        version = first if before is None else before.version + 1
+        rows[id_] = msgspec.structs.replace(row, version=version)
+        outcome = "created" if before is None else "updated"
+        self.note(by, kind, id_, brand, version, outcome)
+        return Put(id_, version, outcome)
+
+    def told(self, kind: Kind, done: list["Put"]) -> list[Written]:
+        """Tell the feed of what was written; each thing with its number."""
+        changed = [one.id for one in done if one.outcome != "unchanged"]
+        if not changed:
+            return [Written(0, one.version, created=False) for one in done]
+        newest = self.append(kind, changed)
+        numbers = dict(zip(changed, range(newest - len(changed) + 1, newest + 1), strict=True))
+        return [
+            Written(numbers.get(one.id, 0), one.version, created=one.outcome == "created")
+            for one in done
+        ]
+
+    def delete(self, kind: Kind, id_: str, expected: Expected, by: Author | None) -> int | None:
+        """Delete one thing, if it is as expected; the feed's number."""
+        self.expect(kind, [id_], expected)
+        row = self.rows_of(kind).pop(id_, None)
+        if row is None:
+            return None
+        self.last_versions[kind, id_] = row.version
+        brand = row.offer.brand if isinstance(row, OfferRow) else row.brand
+        self.note(by, kind, id_, brand, row.version, "deleted")
+        return self.append(kind, [id_])
+
+    def put_together(self, parts: list[Rows], by: Author | None, *, dry_run: bool) -> Together:
+        """Write an import, or on a copy see what would come of it."""
+        place = copy.copy(self) if dry_run else self
+        if dry_run:
+            place.brands, place.fences = dict(self.brands), dict(self.fences)
+            place.offers = dict(self.offers)
+        done: list[tuple[Kind, Put]] = []
+        for part in parts:
+            done += [
+                ("brand", place.put("brand", b.id, b.id, BrandRow(b), by)) for b in part.brands
+            ]
+            done += [("fence", place.put("fence", f.id, f.brand, f, by)) for f in part.fences]
+            done += [
+                ("offer", place.put("offer", o.id, o.brand, OfferRow(o), by)) for o in part.offers
+            ]
+        outcomes = Counter(one.outcome for _, one in done)
+        number = 0
+        if outcomes["created"] + outcomes["updated"] and not dry_run:
+            wrote = sorted((kind, one.id) for kind, one in done if one.outcome != "unchanged")
+            batch = f"batch-{len(self.batches)}"
+            self.batches[batch] = [Change(0, kind, id_) for kind, id_ in wrote]
+            number = self.append("batch", [batch])
+        return Together(number, outcomes["created"], outcomes["updated"], outcomes["unchanged"])
 
     def commit(self, changes: Changes) -> Committed:
         """Apply a group, as `port.Store.commit` says."""

@@ -25,13 +25,8 @@ select document, version from brands order by id
 select document, version from brands where id = any($1::text[]) order by id
 
 -- name: put_brand
--- Write a brand; the feed's number and the new version.
-with put as (
-    insert into brands as b (id, document, version) values ($1, $2, 1)
-    on conflict (id) do update set document = excluded.document, version = b.version + 1
-    returning id, version
-)
-select append_changes('brand', array[id]) as number, version from put
+-- Write a brand; the feed's number, the new version, and whether it was made.
+select number, version, created, moved from put_brand($1, $2, $3, $4)
 
 -- name: all_fences
 -- Every fence.
@@ -43,12 +38,11 @@ select id, brand, feature, version from fences where id = any($1::text[]) order 
 
 -- name: put_fences
 -- Write fences together.
-select fence, version, number from put_fences($1, $2, $3)
+select fence, number, version, created, moved from put_fences($1, $2, $3, $4, $5)
 
 -- name: delete_fence
 -- Delete a fence; the feed's number if there was one.
-with gone as (delete from fences where id = $1 returning id)
-select append_changes('fence', array[id]) from gone
+select number, moved from delete_fence($1, $2, $3)
 
 -- name: all_offers
 -- Every offer.
@@ -59,18 +53,12 @@ select document, version from offers order by id
 select document, version from offers where id = any($1::text[]) order by id
 
 -- name: put_offer
--- Write an offer; the feed's number and the new version.
-with put as (
-    insert into offers as o (id, document, version) values ($1, $2, 1)
-    on conflict (id) do update set document = excluded.document, version = o.version + 1
-    returning id, version
-)
-select append_changes('offer', array[id]) as number, version from put
+-- Write an offer; the feed's number, the new version, and whether it was made.
+select number, version, created, moved from put_offer($1, $2, $3, $4, $5)
 
 -- name: delete_offer
 -- Delete an offer; the feed's number if there was one.
-with gone as (delete from offers where id = $1 returning id)
-select append_changes('offer', array[id]) from gone
+select number, moved from delete_offer($1, $2, $3)
 
 -- name: all_keys
 -- Every key.
@@ -83,13 +71,18 @@ select document from keys where id = any($1::text[]) order by id
 -- name: put_key
 -- Write a key; the feed's number.
 with put as (
-    insert into keys (id, document) values ($1, $2)
+    insert into keys as k (id, document) values ($1, $2)
     on conflict (id) do update set document = excluded.document
-    returning id
+    returning id, xmax = 0 as made
+), noted as (
+    select note($3, 'key', array[id], array[null], array[0],
+        array[case when made then 'created' else 'updated' end]) from put
 )
-select append_changes('key', array[id]) from put
+select append_changes('key', array[id]) from put, noted
 
 -- name: delete_key
 -- Delete a key; the feed's number if there was one.
-with gone as (delete from keys where id = $1 returning id)
-select append_changes('key', array[id]) from gone
+with gone as (delete from keys where id = $1 returning id), noted as (
+    select note($2, 'key', array[id], array[null], array[0], array['deleted']) from gone
+)
+select append_changes('key', array[id]) from gone, noted

@@ -72,5 +72,10 @@ from claims where redemption = $1
 
 -- name: roll_back
 -- Take a redemption back; the claim if there was one.
-update claims set redemption = null, redeemed_ms = null, till = null
-where redemption = $1 returning id
+with gone as (
+    update claims set redemption = null, redeemed_ms = null, till = null
+    where redemption = $1 returning id, brand
+), noted as (
+    select note($2, 'redemption', array[$1], array[brand], array[0], array['deleted']) from gone
+)
+select id from gone, noted

@@ -25,9 +25,20 @@ returning id
 
 -- name: put_settings
 -- Replace a resident's settings; the feed's number if there is such a resident.
-with put as (update residents set settings = $2 where id = $1 returning id)
-select append_changes('resident', array[id]) from put
+with put as (update residents set settings = $2 where id = $1 returning id, version), noted as (
+    select note($3, 'resident', array[id], array[null], array[version], array['updated']) from put
+)
+select append_changes('resident', array[id]) from put, noted
 
 -- name: append_records
 -- Append consent records if the version has not moved.
-select number, version_found from append_records($1, $2, $3, $4, $5)
+with done as (select number, version_found from append_records($1, $2, $3, $4, $5)), noted as (
+    select note($6, 'resident', array[$1], array[null], ($3::integer[])[array_upper($3, 1):],
+        array['updated'])
+    from done where number is not null
+)
+select number, version_found from done left join noted on true
+
+-- name: import_residents
+-- Make residents and append to those who never said anything.
+select number, made, said from import_residents($1, $2, $3, $4, $5, $6, $7)

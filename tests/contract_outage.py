@@ -1,0 +1,86 @@
+"""What every method of every store must do when the store is away."""
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from engine.store.audit import AuditFilter
+from engine.store.port import Redemption, Rows, Store, StoreUnavailable
+from tests.contract_store import (
+    BRAND,
+    KEY,
+    NOW_MS,
+    OFFER,
+    SETTINGS,
+    Outage,
+    fence,
+    presence,
+    record,
+)
+
+
+async def no_rows() -> AsyncIterator[Rows]:
+    yield Rows()
+
+
+CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
+    "secret": lambda s: s.secret("codes"),
+    "snapshot": lambda s: s.snapshot(now_ms=NOW_MS),
+    "changes_after": lambda s: s.changes_after(0),
+    "wait_for_change": lambda s: s.wait_for_change(0.0),
+    "read_brands": lambda s: s.read_brands(["cafe"]),
+    "read_fences": lambda s: s.read_fences(["door"]),
+    "read_offers": lambda s: s.read_offers(["latte"]),
+    "read_residents": lambda s: s.read_residents(["ann"]),
+    "read_keys": lambda s: s.read_keys(["k1"]),
+    "read_states": lambda s: s.read_states(["ann"], now_ms=NOW_MS),
+    "read_counts": lambda s: s.read_counts(["latte"], now_ms=NOW_MS),
+    "put_brand": lambda s: s.put_brand(BRAND),
+    "put_fences": lambda s: s.put_fences([fence("door")]),
+    "delete_fence": lambda s: s.delete_fence("door"),
+    "put_offer": lambda s: s.put_offer(OFFER),
+    "delete_offer": lambda s: s.delete_offer("latte"),
+    "create_residents": lambda s: s.create_residents({"bob": SETTINGS}),
+    "put_settings": lambda s: s.put_settings("ann", SETTINGS),
+    "append_records": lambda s: s.append_records("ann", (record("ann", 1),), version_before=0),
+    "import_residents": lambda s: s.import_residents([]),
+    "put_together": lambda s: s.put_together(no_rows()),
+    "read_batch": lambda s: s.read_batch("b1"),
+    "audit": lambda s: s.audit(AuditFilter(), limit=1),
+    "keep_call": lambda s: s.keep_call("k1", "once", b"", now_ms=NOW_MS),
+    "end_call": lambda s: s.end_call("k1", "once", NOW_MS, None),
+    "free_call": lambda s: s.free_call("k1", "once", NOW_MS),
+    "purge_calls": lambda s: s.purge_calls(NOW_MS),
+    "put_key": lambda s: s.put_key(KEY),
+    "delete_key": lambda s: s.delete_key("k1"),
+    "commit": lambda s: s.commit(presence("ann", "door")),
+    "claim_by_code": lambda s: s.claim_by_code("code-1"),
+    "claim_by_id": lambda s: s.claim_by_id("1"),
+    "redeem": lambda s: s.redeem(
+        Redemption(id="r1", claim="c1", offer="latte", brand="cafe", at_ms=NOW_MS)
+    ),
+    "redemption": lambda s: s.redemption("r1"),
+    "roll_back": lambda s: s.roll_back("r1"),
+}
+"""One call of each method that asks the store something."""
+
+
+class OutageContract:
+    """Fixture `store`, and `outage`, which makes it unavailable."""
+
+    async def test_every_method_is_called_when_the_store_is_away(self) -> None:
+        methods = {name for name, _ in inspect.getmembers(Store, inspect.isfunction)}
+
+        assert {name for name in methods if name[0] != "_"} == CALLS.keys() | {"open", "close"}
+
+    @pytest.mark.parametrize("method", CALLS)
+    async def test_away_means_unavailable(self, store: Store, outage: Outage, method: str) -> None:
+        await outage.begin()
+
+        with pytest.raises(StoreUnavailable) as told:
+            await CALLS[method](store)
+
+        assert "ann" not in str(told.value)
+        await outage.end()
+        assert await store.read_brands([]) == []
