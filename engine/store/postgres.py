@@ -214,10 +214,10 @@ class PostgresStore:
             [fence.id for fence in fences],
             [fence.brand for fence in fences],
             [fence.feature for fence in fences],
-        )
-        written = {row["fence"]: rows.written(row) for row in found}
             expected,
             rows.who(by),
+        )
+        written = {row["fence"]: rows.written(row) for row in found}
         return [written[fence.id] for fence in fences]
 
     async def delete_fence(
@@ -318,8 +318,6 @@ class PostgresStore:
             made = await connection.fetch(SQL["create_residents"], ids, bodies)
             if len(made) < len(ids):
                 raise AlreadyThere(min(set(ids) - {row["id"] for row in made}))
-            number: int = await connection.fetchval(SQL["append_changes"], "resident", ids)
-            return number
             count = len(ids)
             await connection.execute(
                 SQL["note"],
@@ -330,6 +328,8 @@ class PostgresStore:
                 [0] * count,
                 ["created"] * count,
             )
+            number: int = await connection.fetchval(SQL["append_changes"], "resident", ids)
+            return number
 
     async def import_residents(
         self, rows_: list[ResidentRow], *, by: Author | None = None
@@ -372,9 +372,9 @@ class PostgresStore:
             [record.version for record in records],
             [record_id(record) for record in records],
             [_encode(record) for record in records],
+            rows.who(by),
         )
         number: int | None = row["number"]
-            rows.who(by),
         if number is None and row["version_found"] is not None:
             raise VersionMoved(row["version_found"])
         return number
