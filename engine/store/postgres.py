@@ -418,4 +418,4 @@ class PostgresStore:
 
     async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back; False if there is none."""
-        return bool(await self._wire.fetch("roll_back", redemption))
+        return bool(await self._wire.fetch("roll_back", redemption, rows.who(by)))
