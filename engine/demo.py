@@ -1,7 +1,8 @@
 """A made-up city that lives: its residents walk and post pings over real HTTP, and offers happen.
 
 The demo is a client like any other. It registers the city with the operator's key, makes a
-sender's key, and posts each walk's pings when they are due.
+sender's key, and sends each walk's pings when they are due, by the client that app makers copy
+from: in batches, again after a failure, and only where the last decision says that it matters.
 """
 
 import asyncio
@@ -10,7 +11,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
+from engine.client.client import Client
+from engine.client.outbox import Outbox
+from engine.decision import Decision, OfferMade
+from engine.ping import Ping
 from loadtest.city import City, Resident
 
 INTERVAL_S: Final = 4.0
@@ -19,8 +25,10 @@ HEAD_START_S: Final = 600.0
 """Walks begin up to this long ago, so that the streets are full at once."""
 CONNECTIONS: Final = 16
 WALK_S: Final = 12 * 3_600.0
+LINGER_MS: Final = 100
+"""How long a ping waits for others of the same moment."""
 
-Ping = dict[str, Any]
+Body = dict[str, Any]
 
 
 class DemoFailed(Exception):
@@ -44,6 +52,8 @@ class Demo:
         self._say = say
         self._titles = {brand["id"]: brand["name"] for brand in city.brands}
         self.pings = 0
+        self.spared = 0
+        """Pings that could not have mattered, and were not sent."""
         self.offers = 0
 
     async def run(self, *, now_ms: Callable[[], int], progress: Callable[[str], None]) -> None:
@@ -53,7 +63,7 @@ class Demo:
             await self._register(session, progress)
             made = await self._call(session, "POST", "/v1/keys", {"role": "sender", "name": "demo"})
             progress("the residents set out")
-            await self._walk(session, made["key"], now_ms)
+            await self._walk(made["key"], now_ms)
 
     async def _register(
         self, session: aiohttp.ClientSession, progress: Callable[[str], None]
@@ -86,7 +96,7 @@ class Demo:
             if said["version"]:
                 return
         if resident.opted_in:
-            choice: Ping = {"opted_in": True}
+            choice: Body = {"opted_in": True}
             if resident.brands is not None:
                 choice["brands"] = list(resident.brands)
             await self._call(session, "PUT", f"{path}/preferences/marketing", choice)
@@ -96,7 +106,7 @@ class Demo:
         session: aiohttp.ClientSession,
         method: str,
         path: str,
-        body: Ping | None = None,
+        body: Body | None = None,
         *,
         may_be: int = 0,
     ) -> Any:
@@ -109,32 +119,34 @@ class Demo:
                 raise DemoFailed(f"{method} {path} was answered {answer.status}: {text}")
             return await answer.json()
 
-    async def _walk(
-        self, session: aiohttp.ClientSession, key: str, now_ms: Callable[[], int]
-    ) -> None:
-        """Post every ping when it is due, in batches of what is due together."""
-        headers = {"Authorization": f"Bearer {key}"}
-        for due in self._due(now_ms()):
-            wait_s = (due[-1]["at_ms"] - now_ms()) / 1_000
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            async with session.post("/v1/pings", json={"pings": due}, headers=headers) as answer:
-                body = await answer.json()
-                if answer.status == 503:
-                    continue
-                if answer.status >= 400:
-                    raise DemoFailed(f"pings were answered {answer.status}: {body.get('detail')}")
-            self.pings += len(due)
-            for decision in body["decisions"]:
-                if decision["offer"] is not None and decision["status"] == "decided":
-                    self._tell(decision["offer"])
+    async def _walk(self, key: str, now_ms: Callable[[], int]) -> None:
+        """Send every ping when it is due, less those that could not matter."""
+        async with Client(
+            self._url,
+            key,
+            on_offer=self._tell,
+            on_decision=self._count,
+            outbox=Outbox(linger_ms=LINGER_MS),
+        ) as client:
+            for due in self._due(now_ms()):
+                wait_s = (due[-1].at_ms - now_ms()) / 1_000
+                if wait_s > 0:
+                    await asyncio.sleep(wait_s)
+                if refused := client.outbox.stopped:
+                    raise DemoFailed(f"pings are refused: {refused.code}: {refused.detail}")
+                for ping in due:
+                    who, at_ms = ping.resident, ping.at_ms
+                    if client.due(ping.lon, ping.lat, at_ms=at_ms, resident=who):
+                        client.fix(ping)
+                    else:
+                        self.spared += 1
 
     def _due(self, start_ms: int) -> Iterator[list[Ping]]:
         """All residents' pings from now on, grouped by the quarter of a second."""
         walks = [self._walk_of(resident, start_ms) for resident in self._city.residents]
         group: list[Ping] = []
-        for ping in heapq.merge(*walks, key=lambda ping: ping["at_ms"]):
-            if group and ping["at_ms"] // 250 != group[0]["at_ms"] // 250:
+        for ping in heapq.merge(*walks, key=lambda ping: ping.at_ms):
+            if group and ping.at_ms // 250 != group[0].at_ms // 250:
                 yield group
                 group = []
             group.append(ping)
@@ -147,13 +159,19 @@ class Demo:
         share = number / len(self._city.residents)
         began_ms = start_ms - int(HEAD_START_S * 1_000 * share)
         walk = self._city.walk(resident, began_ms, seconds=WALK_S, interval_s=INTERVAL_S)
-        return (ping for ping in walk if ping["at_ms"] >= start_ms)
+        return (msgspec.convert(ping, Ping) for ping in walk if ping["at_ms"] >= start_ms)
 
-    def _tell(self, offer: Ping) -> None:
+    def _count(self, ping: Ping, decision: Decision) -> None:
+        """Count a ping that was answered."""
+        del ping, decision
+        self.pings += 1
+
+    def _tell(self, offer: OfferMade, decision: Decision) -> None:
         """One line for an offer that was made; whose it is stays with the resident."""
+        del decision
         self.offers += 1
-        brand = self._titles.get(offer["brand"], offer["brand"])
-        self._say(f"{self.offers:>5}  {brand}: {offer['title']}  [{offer['code']}]")
+        brand = self._titles.get(offer.brand, offer.brand)
+        self._say(f"{self.offers:>5}  {brand}: {offer.title}  [{offer.code}]")
 
 
 async def _side_by_side(calls: list[Any]) -> None:

@@ -1,0 +1,236 @@
+"""What a resident says on a phone: "off" holds on it at once, "on" only when it is confirmed.
+
+A narrowing is kept until the service has acknowledged it, goes before everything else, and is sent
+without a precondition, so it can't be refused. A widening rests on the version of the settings that
+the resident saw; if they changed elsewhere since, the service refuses it and says how, and the app
+shows the latest settings and asks again. Nothing here asks again by itself.
+"""
+
+from collections import deque
+from typing import Final, Literal
+
+import msgspec
+
+from engine.client.reply import REFUSED_FOR_GOOD, Problem, Reply
+from engine.client.retry import Retry
+
+LOCATION_LANE: Final = "offers:use:precise_location"
+ME: Final = "/v1/residents/me"
+CEILING_MS: Final = 30_000
+"""Of the back-off: what a resident said should not wait for minutes."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that the resident said."""
+
+    kind: Literal["on", "off", "stop"]
+    brands: tuple[str, ...] | None = None
+    """None: all."""
+    client_ms: int
+    id: str
+    """Its own, so that it is said once even if an answer is lost."""
+    seen: int = 0
+    """Of "on": the version of the settings that the resident saw."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request to make."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a choice: in force from `version` on, or refused and why."""
+
+    choice: Choice
+    version: int | None = None
+    refused: Problem | None = None
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A grant or a deny that holds."""
+
+    effect: str
+    lanes: tuple[str, ...]
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """What holds of all that the resident said, on whatever device."""
+
+    version: int
+    standing: tuple[Held, ...]
+
+    @property
+    def located(self) -> bool:
+        """Whether a grant lets positions be used for offers."""
+        return any(h.effect == "grant" and LOCATION_LANE in h.lanes for h in self.standing)
+
+
+class Kept(msgspec.Struct):
+    """What of the choices outlives the process."""
+
+    off: bool = False
+    version: int = 0
+    narrowing: list[Choice] = []
+    widening: list[Choice] = []
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+class Choices:
+    """What was said and is not acknowledged yet.
+
+    Attributes:
+        off: the resident turned all off on this phone; no fix is taken or sent until "on" is
+            confirmed or `learn` says that it is on.
+        version: of the settings that this phone saw last.
+        stopped: why nothing is sent any more (the key or the address is wrong), or None.
+    """
+
+    def __init__(self, *, retry: Retry | None = None) -> None:
+        self._retry = retry or Retry(ceiling_ms=CEILING_MS)
+        self._narrowing: deque[Choice] = deque()
+        self._widening: deque[Choice] = deque()
+        self._in_flight: Choice | None = None
+        self.off = False
+        self.version = 0
+        self.stopped: Problem | None = None
+
+    def __len__(self) -> int:
+        return len(self._narrowing) + len(self._widening)
+
+    def narrow(self, choice: Choice) -> None:
+        """Say "off" or "stop"; from here on it holds on this phone."""
+        if choice.brands is None:
+            self.off = True
+        self._narrowing.append(choice)
+        self._widening = deque(
+            left for one in self._widening if (left := _less(one, choice.brands)) is not None
+        )
+
+    def widen(self, choice: Choice) -> None:
+        """Say "on", on the ground of the settings seen last; it holds when it is confirmed."""
+        self._widening.append(msgspec.structs.replace(choice, seen=self.version))
+
+    def ids(self) -> set[str]:
+        """Of the choices that wait."""
+        return {choice.id for choice in (*self._narrowing, *self._widening)}
+
+    def lets(self, brand: str) -> bool:
+        """Whether an offer of the brand may be shown, as far as this phone knows."""
+        return not self.off and not any(brand in (c.brands or ()) for c in self._narrowing)
+
+    def learn(self, preferences: Preferences) -> None:
+        """Take in the latest settings; an "off" that is not acknowledged yet stays."""
+        self.version = max(self.version, preferences.version)
+        if not any(choice.brands is None for choice in self._narrowing):
+            self.off = not preferences.located
+
+    def due_ms(self) -> int | None:
+        """When there is something to send, Unix ms; None: not before something changes."""
+        if self.stopped is not None or self._in_flight is not None or not len(self):
+            return None
+        return self._retry.not_before_ms
+
+    def take(self, now_ms: int) -> Call | None:
+        """The next request if one is due, narrowings first; it is in flight until `settle`."""
+        due_ms = self.due_ms()
+        if due_ms is None or due_ms > now_ms:
+            return None
+        self._in_flight = (self._narrowing or self._widening)[0]
+        return _call(self._in_flight)
+
+    def settle(self, reply: Reply, now_ms: int, *, chance: float) -> Outcome | None:
+        """Take in what the choice in flight was answered; None where it has to wait.
+
+        Args:
+            reply: the answer; one with the status 0 where none came.
+            now_ms: Unix milliseconds.
+            chance: 0 to 1, drawn evenly.
+        """
+        choice, self._in_flight = self._in_flight, None
+        if choice is None:
+            return None
+        if reply.done and (version := _version(reply.body)) is not None:
+            self._retry.succeeded(now_ms, asked_ms=reply.asks_to_wait_ms(now_ms))
+            self._confirm(choice, version)
+            return Outcome(choice, version=version)
+        problem = reply.problem()
+        if reply.status in REFUSED_FOR_GOOD and problem.code != "unknown_resident":
+            self.stopped = problem
+            return None
+        if not 400 <= reply.status < 500 or reply.status in (408, 425, 429):
+            self._retry.failed(now_ms, chance=chance, asked_ms=reply.asks_to_wait_ms(now_ms))
+            return None
+        self._drop(choice)
+        return Outcome(choice, refused=problem)
+
+    def resume(self) -> None:
+        """Send again, with another key or to another address."""
+        self.stopped = None
+
+    def kept(self) -> Kept:
+        """What is to be kept for the next start."""
+        return Kept(self.off, self.version, list(self._narrowing), list(self._widening))
+
+    def restore(self, kept: Kept) -> None:
+        """Take up what an earlier process kept."""
+        self.off, self.version = kept.off, kept.version
+        self._narrowing, self._widening = deque(kept.narrowing), deque(kept.widening)
+
+    def _confirm(self, choice: Choice, version: int) -> None:
+        """A choice is in force."""
+        self._drop(choice)
+        # An "off" said while the "on" was on its way is still the last word.
+        if choice.kind == "on" and not any(one.brands is None for one in self._narrowing):
+            self.off = False
+        # Where nobody but this phone spoke in between, what was seen is still the latest.
+        if self.version == version - 1:
+            self.version = version
+        self._widening = deque(
+            msgspec.structs.replace(one, seen=version) if one.seen == version - 1 else one
+            for one in self._widening
+        )
+
+    def _drop(self, choice: Choice) -> None:
+        """Let go of a choice, if it still waits."""
+        for waiting in (self._narrowing, self._widening):
+            if waiting and waiting[0] is choice:
+                waiting.popleft()
+
+
+def _less(widening: Choice, brands: tuple[str, ...] | None) -> Choice | None:
+    """What is left of an "on" that waits after an "off" for some brands or all."""
+    if brands is None:
+        return None
+    if widening.brands is None:
+        return widening  # to all others; the "off" of a brand goes before it and outlasts it
+    left = tuple(brand for brand in widening.brands if brand not in brands)
+    return msgspec.structs.replace(widening, brands=left) if left else None
+
+
+def _call(choice: Choice) -> Call:
+    """The request that says it."""
+    headers = {"Content-Type": "application/json", "Idempotency-Key": choice.id}
+    if choice.kind == "stop":
+        return Call("POST", f"{ME}/stop", headers, b"")
+    body: dict[str, object] = {"opted_in": choice.kind == "on", "client_ms": choice.client_ms}
+    if choice.brands is not None:
+        body["brands"] = choice.brands
+    if choice.kind == "on":
+        headers["If-Match"] = f'"{choice.seen}"'
+    path = f"{ME}/preferences/marketing"
+    return Call("PUT", path, headers, msgspec.json.encode(body))
+
+
+def _version(body: bytes) -> int | None:
+    """The version that an acknowledgement names; None where it is none."""
+    try:
+        return msgspec.json.decode(body, type=_Version).version
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
