@@ -12,12 +12,13 @@ from typing import Final
 
 import uvloop
 
-from engine.commands import doctor, explain, imports, keys, replay, serve, settings
+from engine.commands import backup, doctor, explain, imports, keys, replay, serve, settings
 from engine.commands.terminal import FAILED, WRONG_USE, WorkFailed, say
 from engine.config import Config, SettingRefused
 from engine.demo import DemoFailed
 from engine.logs import set_up
 from engine.replay import InputRefused
+from engine.store.backup import BackupRefused
 from engine.store.cluster import ClusterRefused
 from engine.store.embedded import DataInUse, ServerFailed
 from engine.store.migrate import SchemaRefused
@@ -31,6 +32,7 @@ FAILURES: Final = (
     ServerFailed,
     ClusterRefused,
     SchemaRefused,
+    BackupRefused,
 )
 """What ends a command with a sentence instead of a traceback."""
 
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="passby", description="A real-time location-offer engine for cities."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (serve, replay, imports, keys, explain, doctor, settings):
+    for command in (serve, replay, imports, keys, backup, explain, doctor, settings):
         command.add(commands)
     return parser
 

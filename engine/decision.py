@@ -27,6 +27,7 @@ WITHHELD: Final[dict[str, str]] = {
     "stale": "This server can't be sure that it knows the latest preferences.",
     "no_record": "Nothing is known of the resident's wishes, which means no.",
     "denied": "The resident denies it to this brand, to its category, or to all.",
+    "suspended": "The grant is older than a backup that was restored, and not confirmed since.",
     "no_grant": "The resident has not granted it to this brand, to its category, or to all.",
     "channel": "The resident does not want to be reached over this channel.",
     "quiet_hours": "The resident's zone is in hours in which they do not want to be reached.",

@@ -39,7 +39,6 @@ COMMANDS: Final = (
     "engine.replay",
     "engine.importing",
     "engine.demo",
-    "engine.backup",
     "engine.doctor",
     "engine.commands",
 )

@@ -7,7 +7,7 @@ The rule is default deny, any no wins, order is irrelevant (as in Cedar, where i
     lease on the change feed run out                            -> stale
     no row                                                      -> no_record
     need & (floor | denies for all, the brand, a category)      -> denied
-    need & ~(grants for all, the brand, a category)             -> no_grant
+    need & ~(grants for all, the brand, a category)             -> no_grant, or suspended
     contact: no such grant for the channel, for the hour        -> channel, quiet_hours
     else allowed
 
@@ -33,7 +33,7 @@ from engine.consent.lanes import (
     lane,
     lanes,
 )
-from engine.consent.record import Record, Scope, WeekWindow, record_id
+from engine.consent.record import SUSPENSIONS, Record, Scope, WeekWindow, record_id
 from engine.localtime import LocalClock, clock_of
 
 FOREVER_MS: Final = 1 << 62
@@ -67,6 +67,8 @@ class Standing(msgspec.Struct, frozen=True):
 
     record: Record
     lanes: int
+    suspended: bool = False
+    """A grant from before a restore, not confirmed since: it allows nothing."""
 
 
 class Reach(NamedTuple):
@@ -89,6 +91,8 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
     """Lanes that the law denies whatever the resident says."""
     grant_all: int = 0
     deny_all: int = 0
+    suspended: int = 0
+    """Lanes of grants that are suspended: they only tell why."""
     grant_category: dict[str, int] = {}
     deny_category: dict[str, int] = {}
     grant_brand: dict[str, int] = {}
@@ -130,7 +134,9 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             denies |= self.deny_category.get(category, 0)
         if need & denies:
             return "denied"
-        return "no_grant" if need & ~grants else None
+        if missing := need & ~grants:
+            return "suspended" if missing & self.suspended else "no_grant"
+        return None
 
     def contact_refusal(
         self,
@@ -177,15 +183,24 @@ def standing_of(records: Iterable[Record]) -> list[Standing]:
 
     A grant or a deny replaces what was said before on the same lanes for the same scope. A
     withdrawal takes grants away: those of its scope, or with the scope `all` those of every scope.
-    It never lifts a deny, so that withdrawing can only narrow. Expiry is not looked at here.
+    It never lifts a deny, so that withdrawing can only narrow. `suspend` and `confirm` are about
+    every grant so far, and about no deny. Expiry is not looked at here.
     """
     held: list[Standing] = []
     for record in records:
+        if record.effect in SUSPENSIONS:
+            held = _suspended(held, record.effect == "suspend")
+            continue
         said = lanes(record.purpose, record.actions, record.data)
         held = [left for old in held if (left := _less(old, record, said)).lanes]
         if record.effect != "withdraw":
             held.append(Standing(record, said))
     return held
+
+
+def _suspended(held: list[Standing], now: bool) -> list[Standing]:
+    """All grants suspended, or none; denies hold through everything."""
+    return [Standing(s.record, s.lanes, now and s.record.effect == "grant") for s in held]
 
 
 def _less(old: Standing, record: Record, said: int) -> Standing:
@@ -198,7 +213,7 @@ def _less(old: Standing, record: Record, said: int) -> Standing:
         )
     else:
         touched = record.scope == old.record.scope
-    return Standing(old.record, old.lanes & ~said) if touched else old
+    return Standing(old.record, old.lanes & ~said, old.suspended) if touched else old
 
 
 def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
@@ -209,7 +224,7 @@ def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
     """
     by_scope: dict[tuple[str, str], dict[str, int]] = {}
     reach: dict[tuple[str, str], set[Reach]] = {}
-    next_change = FOREVER_MS
+    next_change, suspended = FOREVER_MS, 0
     for held in standing:
         record = held.record
         if record.expires_ms is not None:
@@ -217,6 +232,9 @@ def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
                 continue
             next_change = min(next_change, record.expires_ms)
         said = held.lanes
+        if held.suspended:
+            suspended |= said
+            continue
         kind, name = _kind_and_name(record.scope)
         if record.effect == "grant" and said & _CONTACT:
             if record.places:
@@ -226,7 +244,7 @@ def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
         sparse = by_scope.setdefault((record.effect, kind), {})
         sparse[name] = sparse.get(name, 0) | said
     reaches = {scope: tuple(sorted(held)) for scope, held in reach.items()}
-    return _row(by_scope, reaches), next_change
+    return _row(by_scope, reaches, suspended), next_change
 
 
 def _kind_and_name(scope: Scope) -> tuple[str, str]:
@@ -246,7 +264,9 @@ def _reach(record: Record, contact: int) -> Reach:
 
 
 def _row(
-    by_scope: dict[tuple[str, str], dict[str, int]], reach: dict[tuple[str, str], Reaches]
+    by_scope: dict[tuple[str, str], dict[str, int]],
+    reach: dict[tuple[str, str], Reaches],
+    suspended: int,
 ) -> Row:
     """Put the parts together, with the two shortcuts that the hot path takes."""
     grant_all = by_scope.get(("grant", "all"), {}).get("", 0)
@@ -264,6 +284,7 @@ def _row(
     return Row(
         grant_all=grant_all,
         deny_all=deny_all,
+        suspended=suspended,
         grant_category=by_scope.get(("grant", "category"), {}),
         deny_category=deny_category,
         grant_brand=by_scope.get(("grant", "brand"), {}),
@@ -389,6 +410,7 @@ class PreferenceIndex:
             record_id(held.record)
             for held in entry.standing
             if held.record.effect == "grant"
+            and not held.suspended
             and held.lanes & need
             and (held.record.expires_ms is None or now_ms < held.record.expires_ms)
             and (

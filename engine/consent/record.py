@@ -10,7 +10,9 @@ from typing import Final
 import msgspec
 
 EFFECTS: Final = ("grant", "deny", "withdraw")
-ACTORS: Final = ("self", "guardian", "agent", "signal")
+SUSPENSIONS: Final = ("suspend", "confirm")
+"""Further effects, which only the operator writes: see `suspension`."""
+ACTORS: Final = ("self", "guardian", "agent", "signal", "operator")
 
 
 class Scope(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -184,5 +184,6 @@ def standing(records: Iterable[Record], now_ms: int) -> list[Standing]:
     return [
         held
         for held in standing_of(records)
-        if held.record.expires_ms is None or held.record.expires_ms > now_ms
+        if not held.suspended
+        and (held.record.expires_ms is None or held.record.expires_ms > now_ms)
     ]
