@@ -177,13 +177,20 @@ def test_the_rate_of_the_key_is_kept() -> None:
     assert ids(outbox.take(NOW + 7_000)) == "3"
 
 
-def test_a_withdrawal_drops_what_waits() -> None:
+@pytest.mark.parametrize(("answer", "withdrawn"), [(Reply(), 3), (Reply(413), 3), (None, 1)])
+def test_a_withdrawal_drops_what_waits(answer: Reply | None, withdrawn: int) -> None:
+    """And what is on its way, if it did not arrive; what is taken after it is sent as ever."""
     outbox = filled(3, batch_max=2)
     sent = outbox.take(NOW)
     outbox.forget()
-    outbox.settle(reply(sent), NOW, chance=0)
+    assert outbox.kept().pings == []
+    outbox.settle(answer or reply(sent), NOW, chance=0)
 
-    assert (len(outbox), outbox.lost.withdrawn) == (0, 1)
+    assert (len(outbox), outbox.lost.withdrawn) == (0, withdrawn)
+    outbox.add(fix(9), NOW)
+    assert ids(outbox.take(NOW)) == "9"
+    outbox.settle(Reply(), NOW, chance=0)
+    assert len(outbox) == 1
 
 
 def test_it_outlives_the_process() -> None:

@@ -91,8 +91,8 @@ class Client:
         choices: Choices | None = None,
         session: aiohttp.ClientSession | None = None,
     ) -> None:
-        self.outbox = outbox or Outbox()
-        self.choices = choices or Choices()
+        self.outbox = Outbox() if outbox is None else outbox
+        self.choices = Choices() if choices is None else choices
         self._url, self._key, self._file = url.rstrip("/"), key, file
         self._on_offer, self._on_event, self._on_decision = on_offer, on_event, on_decision
         self._session, self._owns_session = session, session is None

@@ -102,6 +102,8 @@ class Outbox:
         """How many the service took or may take at once; halved when it was too much."""
         self._allowed = batch_max
         """How many the rate of the key leaves."""
+        self._forgotten = False
+        """Whether what is in flight is not to be sent again."""
         self.lost = Lost()
         self.stopped: Problem | None = None
 
@@ -132,6 +134,7 @@ class Outbox:
         due_ms = self.due_ms()
         if due_ms is None or due_ms > now_ms:
             return []
+        self._forgotten = False
         while self._waiting and len(self._in_flight) < self._most():
             entry = self._waiting.popleft()
             if now_ms - entry.ping.at_ms > AGE_MAX_MS:
@@ -162,7 +165,7 @@ class Outbox:
             sent = self._split(sent)
         else:
             self._retry.failed(now_ms, chance=chance, asked_ms=asked_ms)
-        self._waiting.extendleft(reversed(sent))
+        self._again(sent)
         return []
 
     def resume(self) -> None:
@@ -170,13 +173,18 @@ class Outbox:
         self.stopped = None
 
     def forget(self) -> None:
-        """Drop all that waits, because the resident no longer wants it to be sent."""
+        """Drop all that waits, because the resident no longer wants it to be sent.
+
+        What is in flight can't be called back, and is not sent again.
+        """
         self.lost.withdrawn += len(self._waiting)
         self._waiting.clear()
+        self._forgotten = True
 
     def kept(self) -> Kept:
         """What is to be kept for the next start, what is in flight too."""
-        return Kept([entry.ping for entry in (*self._in_flight, *self._waiting)], self.lost)
+        sent = [] if self._forgotten else self._in_flight
+        return Kept([entry.ping for entry in (*sent, *self._waiting)], self.lost)
 
     def restore(self, kept: Kept, now_ms: int) -> None:
         """Take up what an earlier process kept; before anything is added."""
@@ -200,13 +208,20 @@ class Outbox:
         """Part what was decided from what was shed, which waits again."""
         pairs = list(zip(sent, decisions, strict=True))
         again = [entry for entry, decision in pairs if decision.status == "shed"]
-        self._waiting.extendleft(reversed(again))
+        self._again(again)
         if again:
             self._retry.failed(now_ms, chance=chance, asked_ms=asked_ms)
         else:
             self._retry.succeeded(now_ms, asked_ms=asked_ms)
             self._fits = min(self._batch_max, self._fits + 1)
         return [Answered(e.ping, d) for e, d in pairs if d.status != "shed"]
+
+    def _again(self, sent: list[_Entry]) -> None:
+        """Let fixes wait again, before all others, unless they are forgotten."""
+        if self._forgotten:
+            self.lost.withdrawn += len(sent)
+        else:
+            self._waiting.extendleft(reversed(sent))
 
     def _split(self, sent: list[_Entry]) -> list[_Entry]:
         """What is left of a batch that was refused whole: smaller ones, or nothing of one fix."""
