@@ -33,6 +33,9 @@ OPERATOR_KEY_FILE: Final = "operator.key"
 GC_THRESHOLDS: Final = (700, 10, 1_000)
 """The young generations as usual, the full collection rarely: with 100,000 fences its pauses fell
 from 603 to 4 ms, and its share of the time from 11 to 3 %."""
+FIRST_LOOK_S: Final = 5.0
+"""How long a start waits for the first look at the feed, before which every ping is refused."""
+
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SLICE: Final = 500
 
@@ -105,6 +108,9 @@ async def assemble(
     following = asyncio.create_task(feed.run())
     following.add_done_callback(lambda task: None if task.cancelled() else failed())
     stack.push_async_callback(_end_task, following)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(FIRST_LOOK_S):
+            await feed.looked()
     sweeping = asyncio.create_task(_sweep(engine, journal))
     sweeping.add_done_callback(lambda task: None if task.cancelled() else failed())
     stack.push_async_callback(_end_task, sweeping)

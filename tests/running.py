@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,6 +19,7 @@ import asyncpg
 import msgspec
 
 from engine.store.cluster import Cluster
+from engine.web.listening import FIRST_FILE
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OPERATOR: Final = "pb_operator_of_the_running_tests"
@@ -191,8 +193,14 @@ async def serving(data: Path, **settings: object) -> AsyncIterator[Service]:
         await service.end()
 
 
-async def launch(data: Path, **settings: object) -> Service:
-    """Start a service, without waiting until it is ready; the caller has to `end` it."""
+async def launch(data: Path, *, handed: socket.socket | None = None, **settings: object) -> Service:
+    """Start a service, without waiting until it is ready; the caller has to `end` it.
+
+    Args:
+        data: its data folder.
+        handed: a socket that listens, which it is given as systemd would.
+        settings: as for `serving`.
+    """
     log = _log_folder(data)
     chosen = {"port": 0, "operator_key": OPERATOR} | settings
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PASSBY_")}
@@ -204,16 +212,21 @@ async def launch(data: Path, **settings: object) -> Service:
             _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+        if handed is not None:
+            os.dup2(handed.fileno(), FIRST_FILE, inheritable=True)
 
+    serve = (sys.executable, "-m", "engine.cli", "serve", "--data", str(data))
+    told = ("sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh")
     with (log / "stdout").open("wb") as out, (log / "stderr").open("wb") as err:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "engine.cli", "serve", "--data", str(data)),
+            *(serve if handed is None else (*told, *serve)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             cwd=ROOT,
             env=environ,
             preexec_fn=end_with_parent,
+            pass_fds=() if handed is None else (FIRST_FILE,),
         )
     return Service(data, log, process)
 

@@ -53,6 +53,7 @@ class Feed:
         self._mono_ms = mono_ms
         self._waiters: dict[asyncio.Future[None], int] = {}
         self._ended = False
+        self._looked = asyncio.Event()
         self.number = start
         self.lease_until_mono_ms = 0
         self.changes_applied = 0
@@ -94,9 +95,17 @@ class Feed:
             raise
         finally:
             self._ended = True
+            self._looked.set()
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_exception(StoreUnavailable("the change feed is not followed"))
+
+    async def looked(self) -> None:
+        """Return when the feed was seen to its end once, so that the lease runs.
+
+        A service that is asked before that can only refuse. Returns too when `run` has ended.
+        """
+        await self._looked.wait()
 
     async def reached(self, number: int, *, timeout_s: float = 5.0) -> None:
         """Return when everything up to a number is in memory.
@@ -126,6 +135,7 @@ class Feed:
             changes = await self._store.changes_after(self.number)
             if not changes:
                 self.lease_until_mono_ms = began_mono_ms + self._lease_ms
+                self._looked.set()
                 return
             newest = {(change.kind, change.id): change for change in changes}
             await self._apply(sorted(newest.values(), key=lambda change: change.number))
