@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -133,11 +134,13 @@ async def test_offers_and_events_are_told_and_the_next_fix_is_known(tmp_path: Pa
         seen, key = Seen(), await between.here.resident()
         async with client(between, key, **seen.listeners()) as phone:
             assert phone.due(LON, LAT)
-            phone.fix(here())
+            phone.fix(first := here())
             await drained(phone)
-            for sent in range(5):
-                if phone.due(LON + 0.1, LAT):
-                    phone.fix(Ping(at_ms=now_ms() + sent, lon=LON + 0.1, lat=LAT, accuracy_m=5.0))
+            for later_s in range(1, 6):
+                far = msgspec.structs.replace(first, lon=LON + 0.1)
+                far.at_ms += 1_000 * later_s
+                if phone.due(far.lon, far.lat, at_ms=far.at_ms):
+                    phone.fix(far)
                     await drained(phone)
 
             assert seen.events == ["enter", "exit"]
