@@ -45,6 +45,8 @@ class Ping(msgspec.Struct, gc=False, kw_only=True, omit_defaults=True):
     heading_deg: float | None = None
     mock: bool = False
     """The phone says that the position is made up."""
+    next_fix: bool = False
+    """The phone asks when and where its next fix would matter."""
     received_ms: int = 0
     """When we received it, Unix milliseconds; always overwritten by the rim."""
 

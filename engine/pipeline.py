@@ -54,8 +54,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     attention: Attention = Attention(per_day=1, per_week=3)
     kept_fixes_max: int = 150
-    next_fix: bool = True
-    """Whether decisions tell when and where the next fix would matter."""
+    next_fix: bool = False
+    """Whether every decision tells when and where the next fix would matter, asked for or not."""
     age_max_ms: int | None = AGE_MAX_MS
     """Oldest fix taken; None: any, for a replay."""
 
@@ -127,7 +127,9 @@ class Engine:
             if again is not None:
                 return _answer(ping, name, "duplicate", offer=again.made)
         told = self.tracker.follow(resident, ping, key, entry.row)
-        advice = self.adviser.advise(resident, ping, entry.row) if self.settings.next_fix else UNSET
+        advice: NextFix | UnsetType = UNSET
+        if ping.next_fix or self.settings.next_fix:
+            advice = self.adviser.advise(resident, ping, entry.row)
         if not told:
             return _answer(ping, name, "decided", next_fix=advice)
         made, withheld = self._offer(ping, name, resident, entry, told)

@@ -128,12 +128,12 @@ class Client:
     def fix(self, ping: Ping) -> bool:
         """Queue a position; False where the resident turned it off, and nothing is kept of it.
 
-        One without an `id` is given one. Of a sender, the ping says whose it is.
+        One without an `id` is given one; each asks when the next would matter. Of a sender, the
+        ping says whose it is.
         """
         if self.choices.off:
             return False
-        if ping.id is None:
-            ping = msgspec.structs.replace(ping, id=uuid.uuid4().hex)
+        ping = msgspec.structs.replace(ping, id=ping.id or uuid.uuid4().hex, next_fix=True)
         self.outbox.add(ping, now_ms())
         self._idle.clear()
         self._wake.set()

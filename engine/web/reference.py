@@ -112,7 +112,8 @@ def _decisions() -> str:
             _MADE,
             "A ping is answered with one decision.\n",
             "## `next_fix`\n",
-            "With `decided`: when the next fix would matter. A phone that can tell how far it has "
+            'With `decided`, for a ping that asks with `"next_fix": true`: when the next fix would '
+            "matter. A phone that can tell how far it has "
             "moved, as by a distance filter, sends its next fix when it is `radius_m` metres from "
             "this one, or after `latest_s` seconds; one that can't, after `after_s` seconds. Then "
             "it enters, stays and leaves by the same fixes as a phone that sends them all, as far "
