@@ -1,6 +1,8 @@
 """The store on PostgreSQL keeps the contract of every store, and what only a server can break."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -219,6 +221,37 @@ async def test_a_commit_that_takes_too_long_is_unavailable(database_url: str) ->
         await store.commit(presence("ann", "square"))
     finally:
         await blocker.close()
+        await store.close()
+
+
+async def test_a_lost_commit_never_comes_late(database_url: str) -> None:
+    """A server process that hung before it read our commit does not do it after we read back."""
+    store = PostgresStore(database_url, pool_min=1, command_s=0.5)
+    await store.open()
+    looker = await asyncpg.connect(database_url)
+    try:
+        await store.commit(presence("ann", "door"))
+        pid = await looker.fetchval(
+            "select pid from pg_stat_activity where pid <> pg_backend_pid()"
+            " and query like '%commit_group(%' order by query_start desc limit 1"
+        )
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(StoreUnavailable):
+                await store.commit(presence("ann", "square"))
+            ((before,),) = [s.stays for s in await store.read_states(["ann"], now_ms=NOW_MS)]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        async with asyncio.timeout(10):
+            while await looker.fetchval(  # noqa: ASYNC110 (only the server knows)
+                "select exists (select from pg_stat_activity where pid = $1)", pid
+            ):
+                await asyncio.sleep(0)
+        ((after,),) = [s.stays for s in await store.read_states(["ann"], now_ms=NOW_MS)]
+
+        assert (before.fence, after.fence) == ("door", "door")
+    finally:
+        await looker.close()
         await store.close()
 
 

@@ -73,7 +73,9 @@ class PostgresStore:
         self._wire = Wire(
             url, pool_min=pool_min, pool_max=pool_max, connect_s=connect_s, command_s=command_s
         )
-        self._committer = int.from_bytes(secrets.token_bytes(8), signed=True)
+        self._committer = _new_committer()
+        self._lost: list[int] = []
+        """Committers whose last answer was lost, so that it may still become durable."""
 
     async def open(self) -> None:
         """Connect, migrate, and be ready.
@@ -168,7 +170,7 @@ class PostgresStore:
         Sees first to it that no commit of ours whose answer was lost becomes durable any more.
         """
         since_ms = recent_since_ms(now_ms)
-        await self._wire.fetch("wait_for_committer", self._committer)
+        await self._settle_commits()
         async with self._wire.reading() as (_, fetch):
             states = await rows.states(
                 fetch("read_states", ids),
@@ -183,7 +185,7 @@ class PostgresStore:
 
         Sees first to it that no commit of ours whose answer was lost becomes durable any more.
         """
-        await self._wire.fetch("wait_for_committer", self._committer)
+        await self._settle_commits()
         found = await self._wire.fetch("read_counts", first_open_day(now_ms), offers)
         return [rows.count(row) for row in found]
 
@@ -383,7 +385,13 @@ class PostgresStore:
 
     async def commit(self, changes: Changes) -> Committed:
         """Commit a group: one statement, one round trip, one fsync."""
-        row = await self._wire.row("commit_group", self._committer, *columns(changes))
+        committer = self._committer
+        try:
+            row = await self._wire.row("commit_group", committer, *columns(changes))
+        except BaseException:
+            self._lost.append(committer)
+            self._committer = _new_committer()
+            raise
         return Committed(
             refused=tuple(map(ClaimRefused, row["refused"], row["reasons"])),
             counts=tuple(
@@ -393,6 +401,13 @@ class PostgresStore:
                 )
             ),
         )
+
+    async def _settle_commits(self) -> None:
+        """Wait for a commit under way, and fence off lost ones that a server may yet do."""
+        for committer in tuple(self._lost):
+            await self._wire.fetch("revoke_committer", committer)
+            self._lost.remove(committer)
+        await self._wire.fetch("wait_for_committer", self._committer)
 
     async def claim_by_code(self, code: str) -> ClaimRecord | None:
         """The claim whose code this is."""
@@ -419,3 +434,8 @@ class PostgresStore:
     async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back; False if there is none."""
         return bool(await self._wire.fetch("roll_back", redemption, rows.who(by)))
+
+
+def _new_committer() -> int:
+    """Whose commits these are; only a lost answer makes it matter."""
+    return int.from_bytes(secrets.token_bytes(8), signed=True)

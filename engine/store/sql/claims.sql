@@ -2,13 +2,18 @@
 -- Make a group of changes durable.
 select refused, reasons, offers, days, counts
 from commit_group(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
-    $21, $22, $23, $24, $25, $26, $27
+    allowed_committer($1),
+    $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+    $22, $23, $24, $25, $26, $27
 )
 
 -- name: wait_for_committer
 -- Return once no commit of this committer is under way.
-select pg_advisory_xact_lock($1)
+select allowed_committer($1)
+
+-- name: revoke_committer
+-- Return once no commit of this committer is under way, and none ever will be.
+select revoke_committer($1)
 
 -- name: all_states
 -- Presence and number of claims of every resident who has either.
