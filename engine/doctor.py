@@ -176,6 +176,8 @@ def cluster_of(config: Config) -> bool:
     """Whether the data folder has a cluster of its own."""
     if not (config.data / "postgres.password").exists():
         return False
+    if config.data.stat().st_uid != os.geteuid():
+        return True
     return Cluster(config.data, user="nobody").folder.exists()
 
 

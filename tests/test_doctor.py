@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Iterator
@@ -53,7 +54,8 @@ def test_zones_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told(doctor.zones("Europe/Berlin")) == [("zones", "ok")]
     zoneinfo.reset_tzpath(to=[])
     try:
-        monkeypatch.setitem(sys.modules, "tzdata", None)
+        for name in ["tzdata", *(name for name in sys.modules if name.startswith("tzdata."))]:
+            monkeypatch.setitem(sys.modules, name, None)
         assert told(doctor.zones("UTC")) == [("zones", "fail")]
     finally:
         zoneinfo.reset_tzpath()
@@ -209,3 +211,17 @@ def test_a_person_reads_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (data / "operator.key").write_text("open to all")
     assert main(["doctor", "--data", str(data)]) == 1
     assert "; fix: chmod 600" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_left_alone(tmp_path: Path) -> None:
+    """Root's server would not be theirs, and must not be made in its place."""
+    data = tmp_path / "data"
+    data.mkdir(mode=0o700)
+    (data / "postgres.password").write_text("theirs")
+    os.chown(data, 65_534, 65_534)
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
+
+    assert main(["keys", "list", "--data", str(data)]) == 1
+    assert main(["doctor", "--data", str(data)]) == 1
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before

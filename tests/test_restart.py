@@ -17,7 +17,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
-from engine.web.listening import Certificate, handed_over
+from engine.web.listening import Certificate, handed_over, tell_starter
 from tests.running import OPERATOR, Service, launch, remove, serving, until
 
 KEEPING: Final = 8
@@ -162,6 +162,17 @@ def test_only_what_is_meant_for_us_is_taken(listening: socket.socket) -> None:
     for count in ("2", "", "none"):
         with pytest.raises(OSError, match="one listening socket"):
             handed_over({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
+
+
+def test_the_starter_is_told(tmp_path: Path) -> None:
+    """By a datagram, if they named a socket; one that is gone does no harm."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as starter:
+        starter.bind(path)
+        tell_starter({"NOTIFY_SOCKET": path}, "READY=1")
+        assert starter.recv(100) == b"READY=1"
+    tell_starter({}, "READY=1")
+    tell_starter({"NOTIFY_SOCKET": path}, "READY=1")
 
 
 def certify(folder: Path, name: str) -> tuple[Path, Path]:

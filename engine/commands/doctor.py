@@ -7,7 +7,7 @@ import msgspec
 
 from engine import doctor
 from engine.commands.database import database
-from engine.commands.terminal import DONE, FAILED, add_data
+from engine.commands.terminal import DONE, FAILED, WorkFailed, add_data
 from engine.config import Config
 from engine.doctor import Finding
 from engine.store.cluster import ClusterRefused
@@ -46,5 +46,5 @@ async def _database(config: Config) -> list[Finding]:
     try:
         async with database(config) as url:
             return await doctor.database(url, config)
-    except (ClusterRefused, ServerFailed, OSError) as error:
+    except (WorkFailed, ClusterRefused, ServerFailed, OSError) as error:
         return [Finding("store", "fail", str(error), "do what is said here, then look again")]

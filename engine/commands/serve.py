@@ -14,7 +14,7 @@ from engine.app import OPERATOR_KEY_FILE, clock_ms, running
 from engine.commands.terminal import DONE, WorkFailed, add_data, say
 from engine.config import Config
 from engine.demo import Demo
-from engine.web.listening import Certificate, handed_over
+from engine.web.listening import Certificate, handed_over, tell_starter
 from engine.web.server import serve as serve_http
 from loadtest.city import City
 
@@ -75,7 +75,9 @@ async def _serving(config: Config) -> AsyncIterator[tuple[str, asyncio.Event]]:
     ):
         address = f"{'http' if certificate is None else 'https'}://{config.host}:{port}"
         say(f"listening on {address}")
+        tell_starter(os.environ, "READY=1")
         yield address, ended
+        tell_starter(os.environ, "STOPPING=1")
         say("stopping")
     if failures:
         raise WorkFailed(failures[0])

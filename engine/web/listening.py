@@ -6,10 +6,11 @@ restart refuses nobody. A socket of our own is gone with us, and with it those w
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final
 
 from aiohttp import web
@@ -37,6 +38,17 @@ def handed_over(environ: MutableMapping[str, str]) -> socket.socket | None:
     if not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise OSError("the socket handed over does not listen")
     return given
+
+
+def tell_starter(environ: Mapping[str, str], state: str) -> None:
+    """Tell whoever started us how we are, if they want to know: sd_notify(3)."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if address[:1] in ("/", "@"):
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+        ):
+            told.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 class Certificate:
