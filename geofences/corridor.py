@@ -205,14 +205,17 @@ def _length_and_bend_m(run: float, lat0: float, lat1: float) -> tuple[float, flo
     """How long an edge is, and how far it bends away from straight: upper bounds, metres.
 
     On a flat map an edge leads to x = R lon cos(lat), whose second derivative along the edge is at
-    most R sin(lat) run (run cos(lat) + 2 rise); what is so curved bends by an eighth of that.
+    most R sin(lat) run (run cos(lat) + 2 rise); what is so curved bends by an eighth of that. On
+    our plane what is straight on the earth bends too, by length^2 / 8R times the share of R at
+    which it lies from the middle.
     """
     rise = math.radians(abs(lat1 - lat0))
     run = math.radians(abs(run))
     low, high = sorted((math.radians(abs(lat0)), math.radians(abs(lat1))))
     wide = run * (1.0 if lat0 * lat1 < 0 else math.cos(low))
-    bend = run and math.sin(high) * (wide * run + 2 * run * rise) / 8
-    return EQUATOR_RADIUS_M * math.hypot(rise, wide), EQUATOR_RADIUS_M * bend
+    length_m = EQUATOR_RADIUS_M * math.hypot(rise, wide)
+    bend_m = EQUATOR_RADIUS_M * run * math.sin(high) * (wide + 2 * rise) / 8
+    return length_m, bend_m + length_m * length_m * _PIECE_M / (8 * EQUATOR_RADIUS_M**2)
 
 
 def _outline(piece: list[tuple[float, float]], half_m: float) -> list[list[Any]]:
