@@ -62,7 +62,8 @@ class Town:
         sent = msgspec.json.encode(body) if body is not None else data
         async with self.session.request(method, path, data=sent, headers=told) as response:
             raw = await response.read()
-            is_json = "json" in response.headers.get("Content-Type", "")
+            kind = response.headers.get("Content-Type", "")
+            is_json = "json" in kind and "ndjson" not in kind
             value = msgspec.json.decode(raw) if raw and is_json else raw.decode()
             return Reply(response.status, response.headers, value)
 
