@@ -12,6 +12,7 @@ from typing import Final
 import pytest
 
 from engine.cli import main
+from engine.commands import limits
 from engine.commands.settings import page
 from engine.config import PREFIX, Config, SettingRefused
 from engine.logs import JsonLines
@@ -30,6 +31,11 @@ def test_the_reference_is_that_of_the_code() -> None:
     """One command makes it: `passby settings --reference > docs/reference/settings.md`."""
     assert (ROOT / "docs/reference/settings.md").read_text() == page()
     assert all(f"`{PREFIX}{name.upper()}`" in page() for name in NAMES)
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    """One command makes the page: `passby settings --limits > docs/reference/limits.md`."""
+    assert (ROOT / "docs/reference/limits.md").read_text() == limits.page()
 
 
 def test_every_setting_is_used() -> None:

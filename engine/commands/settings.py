@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from engine.commands import limits
 from engine.commands.terminal import DONE, add_data
 from engine.config import PREFIX, Config
 
@@ -18,6 +19,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("settings", help="show every setting and what is in force")
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.add_argument("--reference", action="store_true", help="print the docs' page instead")
+    parser.add_argument("--limits", action="store_true", help="print the docs' page of the limits")
     add_data(parser)
     parser.set_defaults(run=_settings)
 
@@ -26,6 +28,9 @@ def _settings(config: Config, arguments: argparse.Namespace) -> int:
     """Show what is in force; what is secret is shown as set or not."""
     if arguments.reference:
         print(page(), end="")
+        return DONE
+    if arguments.limits:
+        print(limits.page(), end="")
         return DONE
     held = {
         field.name: ("set" if getattr(config, field.name) else "")

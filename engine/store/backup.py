@@ -35,7 +35,9 @@ SQL: Final = load_queries()
 LONG_S: Final = 24 * 3_600.0
 RESIDENTS_AT_ONCE: Final = 2_000
 CHUNK_BYTES: Final = 1 << 18
-LINE_BYTES_MAX: Final = 64 << 20
+LINE_BYTES_MAX: Final = 1 << 31
+"""More than a row can be: PostgreSQL's own limit is half of it."""
+
 LEVEL: Final = 6
 END: Final = b"\\.\n"
 
