@@ -2,9 +2,10 @@
 
 At the start the operator's key registers the city's merchants and residents and makes a sender's
 key. Then each user is some of the residents: it sends their next fixes, waits for the answer,
-checks every decision, and goes on. Walks begin a little in the past and may run a little ahead, so
-that a fast server is kept busy; whoever has nothing left to send that is due waits for it, as
-pings must not come from the future.
+checks every decision, and goes on. What was refused or shed is sent again, as a phone does, by the
+queue of engine/client; `next_fix` is not followed, for the load is the point. Walks begin a little
+in the past and may run a little ahead, so that a fast server is kept busy; whoever has nothing left
+to send that is due waits for it, as pings must not come from the future.
 
     make loadtest
     make loadtest USERS=50 SECONDS=120 ARGS="--batch-share 0.5 --batch-size 100"
@@ -26,10 +27,16 @@ from time import time
 from typing import Any, Final
 
 import gevent
+import msgspec
 from gevent.pool import Pool
 from locust import FastHttpUser, events, task
 from locust.exception import StopUser
 
+from engine.client.outbox import Outbox, encode
+from engine.client.reply import Reply
+from engine.client.retry import Retry
+from engine.decision import STATUSES, Decision
+from engine.ping import Ping
 from loadtest.city import City, Resident
 
 BEHIND_MS: Final = 90_000
@@ -37,20 +44,8 @@ BEHIND_MS: Final = 90_000
 AHEAD_MS: Final = 45_000
 """How far walks may run ahead: over 60 s a fix is refused."""
 SETUP_CONNECTIONS: Final = 16
-
-STATUSES: Final = frozenset(
-    {"rejected", "no_consent", "private_zone", "duplicate", "late", "decided", "shed"}
-)
-DECISION_FIELDS: Final = frozenset(
-    {"decision", "resident", "at_ms", "status", "events", "offer", "withheld"}
-)
-EVENT_FIELDS: Final = frozenset({"fence", "kind", "at_ms", "confidence"})
-OFFER_FIELDS: Final = frozenset(
-    {
-        *("claim", "offer", "brand", "fence", "title", "body", "code", "expires_at_ms"),
-        "consent_version",
-    }
-)
+RETRY_MS: Final = 250
+"""Ceiling of the first back-off: a load test has no days to wait."""
 
 
 class Tally:
@@ -63,14 +58,14 @@ class Tally:
         self.withheld: Counter[str] = Counter()
         self.offers = 0
 
-    def add(self, decision: dict[str, Any]) -> None:
+    def add(self, decision: Decision) -> None:
         """Count one decision."""
         self.pings += 1
-        self.statuses[decision["status"]] += 1
-        self.events.update(event["kind"] for event in decision["events"])
-        self.offers += decision["offer"] is not None
-        if decision["withheld"]:
-            self.withheld[decision["withheld"]] += 1
+        self.statuses[decision.status] += 1
+        self.events.update(event.kind for event in decision.events)
+        self.offers += decision.offer is not None
+        if decision.withheld:
+            self.withheld[decision.withheld] += 1
 
     def lines(self) -> Iterator[str]:
         """The report, a line for each kind of count."""
@@ -163,20 +158,14 @@ def operator_key() -> str:
     return (Path(os.environ.get("PASSBY_DATA", ".passby")) / "operator.key").read_text().strip()
 
 
-def check(decision: Any, ping: dict[str, Any]) -> str | None:
+def check(decision: Decision, ping: Ping) -> str | None:
     """Say what is wrong with the answer to a ping, or None."""
-    if not isinstance(decision, dict) or not decision.keys() >= DECISION_FIELDS:
-        return "not a decision"
-    if decision["status"] not in STATUSES:
+    if decision.status not in STATUSES:
         return "unknown status"
-    if (decision["resident"], decision["at_ms"]) != (ping["resident"], ping["at_ms"]):
+    if (decision.resident, decision.at_ms) != (ping.resident, ping.at_ms):
         return "a decision of another ping"
-    if not all(event.keys() >= EVENT_FIELDS for event in decision["events"]):
-        return "malformed event"
-    if decision["offer"] is not None and not decision["offer"].keys() >= OFFER_FIELDS:
-        return "malformed offer"
-    if decision["status"] == "rejected":
-        return f"rejected: {decision.get('reject', {}).get('code')}"
+    if not isinstance(decision.reject, msgspec.UnsetType):
+        return f"{decision.status}: {decision.reject.code}"
     return None
 
 
@@ -276,40 +265,52 @@ class Phones(FastHttpUser):
         mine = self.scenario.residents[number % users :: users]
         if not mine:
             raise StopUser
+        self.outbox = Outbox(retry=Retry(base_ms=RETRY_MS))
         self.crowd = Crowd(self.scenario, mine, interval_s=self.options.interval_s)
 
     @task
     def send(self) -> None:
-        """Post the next ping, or a batch of those that are next."""
-        batch = self.rng.random() < self.options.batch_share
+        """Post the next ping, or a batch of those that are next; first what has to go again."""
         now_ms = int(time() * 1000)
-        pings = self.crowd.take(self.options.batch_size if batch else 1, now_ms + AHEAD_MS)
+        if not self.outbox:
+            self._fill(now_ms)
+        pings = self.outbox.take(now_ms)
         if not pings:
-            gevent.sleep(max(0.0, (self.crowd.next_due_ms() - now_ms - AHEAD_MS) / 1000))
+            due_ms = self.outbox.due_ms()
+            due_ms = self.crowd.next_due_ms() - AHEAD_MS if due_ms is None else due_ms
+            gevent.sleep(max(0.0, (due_ms - now_ms) / 1000))
             return
         with self.client.post(
             "/v1/pings",
-            json={"pings": pings} if batch else pings[0],
-            headers={"Authorization": f"Bearer {self.scenario.sender['key']}"},
-            name="POST /v1/pings (batch)" if batch else "POST /v1/pings (one)",
+            data=encode(pings).decode(),
+            headers={
+                "Authorization": f"Bearer {self.scenario.sender['key']}",
+                "Content-Type": "application/json",
+            },
+            name="POST /v1/pings (one)" if len(pings) == 1 else "POST /v1/pings (batch)",
             catch_response=True,
         ) as answer:
-            if wrong := self._take_answer(answer, pings, batch=batch):
+            if wrong := self._take_answer(answer, pings):
                 answer.failure(wrong)
 
-    def _take_answer(self, answer: Any, pings: list[dict[str, Any]], *, batch: bool) -> str | None:
+    def _fill(self, now_ms: int) -> None:
+        """Queue the next ping, or those of a batch."""
+        batch = self.rng.random() < self.options.batch_share
+        count = self.options.batch_size if batch else 1
+        for ping in self.crowd.take(count, now_ms + AHEAD_MS):
+            self.outbox.add(msgspec.convert(ping, Ping), now_ms)
+
+    def _take_answer(self, answer: Any, pings: list[Ping]) -> str | None:
         """Check and count the decisions; what is wrong, or None."""
-        if answer.status_code >= 400 or not answer.status_code:
-            return f"status {answer.status_code}"
-        try:
-            body = answer.json()
-            decisions = body["decisions"] if batch else [body]
-        except (ValueError, TypeError, KeyError):
-            return "not the JSON of an answer"
-        if len(decisions) != len(pings):
-            return "not as many decisions as pings"
-        for decision, ping in zip(decisions, pings, strict=True):
-            if wrong := check(decision, ping):
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        reply = Reply(answer.status_code or 0, headers, answer.content or b"")
+        done = self.outbox.settle(reply, int(time() * 1000), chance=self.rng.random())
+        if self.outbox.stopped is not None:
+            raise StopUser
+        if not reply.done:
+            return f"status {reply.status}"
+        for one in done:
+            if wrong := check(one.decision, one.ping):
                 return wrong
-            self.scenario.tally.add(decision)
-        return None
+            self.scenario.tally.add(one.decision)
+        return None if len(done) == len(pings) else "shed, or not the decisions of these pings"
