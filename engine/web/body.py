@@ -81,6 +81,8 @@ async def pieces(request: web.Request, idle_s: float) -> AsyncGenerator[bytes, N
                 break
             for piece in (part,) if opener is None else opener.feed(part):
                 yield piece
+                if opener is not None:
+                    await asyncio.sleep(0)  # a few bytes can stand for many, even for blank lines
         if opener is not None:
             opener.end()
     except TimeoutError:
