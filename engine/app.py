@@ -62,7 +62,7 @@ async def running(config: Config, failed: Callable[[], None]) -> AsyncIterator[C
         StoreUnavailable: the database can't be reached.
         embedded.DataInUse and others of the embedded server: its text says what to do.
     """
-    config.data.mkdir(parents=True, exist_ok=True)
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with contextlib.AsyncExitStack() as stack:
         url = config.database_url
         if not url:

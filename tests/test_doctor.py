@@ -146,8 +146,9 @@ def test_a_server_that_is_too_old_or_loses_what_it_said() -> None:
 
 async def test_a_service_without_a_lease_is_told(database_url: str, tmp_path: Path) -> None:
     """Well at first; then its feed is not followed any more."""
-    config = Config(data=tmp_path, operator_key=OPERATOR, database_url=database_url)
+    config = Config(data=tmp_path / "new", operator_key=OPERATOR, database_url=database_url)
     async with running(config, lambda: None) as ctx, in_process(ctx) as here:
+        assert told(doctor.folder(config.data)) == [("data", "ok")]
         url = f"http://127.0.0.1:{here.port}"
         found = told(await doctor.service(url, asked=True))
         assert {status for _, status in found} == {"ok"}

@@ -22,7 +22,7 @@ async def database(config: Config) -> AsyncIterator[str]:
     if _is_foreign(config.data):
         yield _running_url(config.data)
         return
-    config.data.mkdir(parents=True, exist_ok=True)
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     server = EmbeddedPostgres(config.data)
     try:
         url = await server.start()

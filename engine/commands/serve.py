@@ -73,7 +73,8 @@ async def _serving(config: Config) -> AsyncIterator[tuple[str, asyncio.Event]]:
         running(config, fail) as ctx,
         serve_http(ctx, config.host, config.port, certificate=certificate, handed=handed) as port,
     ):
-        address = f"{'http' if certificate is None else 'https'}://{config.host}:{port}"
+        host = config.host if handed is None else handed.getsockname()[0]
+        address = f"{'http' if certificate is None else 'https'}://{host}:{port}"
         say(f"listening on {address}")
         tell_starter(os.environ, "READY=1")
         yield address, ended

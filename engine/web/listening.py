@@ -35,8 +35,10 @@ def handed_over(environ: MutableMapping[str, str]) -> socket.socket | None:
         raise OSError(f"one listening socket can be handed over, not {count or 'none'}")
     os.set_inheritable(FIRST_FILE, False)
     given = socket.socket(fileno=FIRST_FILE)
-    if not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError("the socket handed over does not listen")
+    if given.family not in (socket.AF_INET, socket.AF_INET6) or not given.getsockopt(
+        socket.SOL_SOCKET, socket.SO_ACCEPTCONN
+    ):
+        raise OSError("the file handed over is no TCP socket that listens")
     return given
 
 
