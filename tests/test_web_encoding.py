@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,7 +23,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-PACK = {"gzip": gzip.compress, "zstd": zstd.compress}
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 OPEN: dict[str, type[Inflater]] = {"gzip": Gzip, "zstd": Zstd}
 LIMIT = 200_000
 ENCODINGS = pytest.mark.parametrize("encoding", sorted(PACK))
@@ -125,7 +126,7 @@ async def test_what_is_not_in_its_encoding_is_unreadable(tmp_path: Path, encodin
 
 async def test_a_frame_with_too_wide_a_window_is_refused(tmp_path: Path) -> None:
     """Its window would have to be held in memory: 8 MiB is the most that HTTP allows."""
-    options = {zstd.CompressionParameter.window_log: 27}
+    options: dict[int, int] = {zstd.CompressionParameter.window_log: 27}
     noise = os.urandom(1 << 20) * 20
     packer = zstd.ZstdCompressor(options=options)
     frame = packer.compress(noise) + packer.flush()

@@ -35,6 +35,8 @@ KEY: Final = {"Authorization": f"Bearer {OPERATOR}"}
 DESCRIBED: Final = {
     int(status) for status in document(ROUTES)["paths"]["/v1/pings"]["post"]["responses"]
 }
+LIMITS: Final = ("body_seconds_max", "head_seconds_max", "heartbeat_seconds", "idle_seconds_max")
+"""Settings that are cut to a second, so that what never ends by itself does."""
 PIECES: Final = (
     *(b"\xff", b"\x00", b"\n", b"\r\n", b'"', b"\\", b"\\ud800", b"[", b"]", b"{", b"}", b","),
     *(b"NaN", b"-Infinity", b"1e999", b"9" * 400, b"-0.0", b"null", b"true", b'"pings"', b":"),
@@ -53,8 +55,8 @@ class Running:
         self.here = self.run(self._start(data))
 
     async def _start(self, data: Path) -> Town:
-        limits = dict.fromkeys(("body_seconds_max", "head_seconds_max", "heartbeat_seconds"), 1)
-        here = await self._stack.enter_async_context(town(data, idle_seconds_max=1, **limits))
+        short: dict[str, Any] = dict.fromkeys(LIMITS, 1)
+        here = await self._stack.enter_async_context(town(data, **short))
         await here.brand("cafe")
         await here.must("PUT", "/v1/offers/bun", offer("cafe"))
         await here.resident()
@@ -76,20 +78,29 @@ class Running:
         self._loop.close()
 
 
+class Faults(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.told: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append(record.getMessage())
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One town for all tests of this file, which is alive and well at the end."""
-    faults: list[logging.LogRecord] = []
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = faults.append  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
+    faults = Faults(logging.ERROR)
+    logging.getLogger().addHandler(faults)
     one = Running(tmp_path_factory.mktemp("fuzz"))
     yield one
     alive = one.run(one.here.call("POST", "/v1/pings", one.here.ping()))
     requests = one.here.ctx.metrics.requests
     one.stop()
-    logging.getLogger().removeHandler(handler)
-    assert [record.getMessage() for record in faults] == []
+    logging.getLogger().removeHandler(faults)
+    assert faults.told == []
     assert alive.status == 200
     assert not {status for _, _, status in requests if status == 500}
 

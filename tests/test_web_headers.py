@@ -49,7 +49,7 @@ async def test_every_kind_of_answer_has_an_id(tmp_path: Path) -> None:
             ("POST", "/v1/pings", {"data": b"{"}),
             ("GET", "/v1/pings/stream", {}),
         ):
-            reply = await here.call(method, path, **more)  # type: ignore[arg-type]
+            reply = await here.call(method, path, **more)
             assert reply.headers["X-Request-Id"], path
             if reply.status >= 400:
                 assert reply.body["request_id"] == reply.headers["X-Request-Id"], path

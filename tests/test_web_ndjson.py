@@ -315,7 +315,7 @@ async def test_lines_count_for_the_rate(tmp_path: Path) -> None:
 @given(st.lists(st.binary(max_size=6) | st.just(b"\n"), max_size=30), st.integers(1, 12))
 def test_lines_are_those_of_the_whole_however_they_are_cut(parts: list[bytes], most: int) -> None:
     """As splitting the whole at once; up to the first that is too long."""
-    wanted = []
+    wanted = list[bytes | None]()
     for one in b"".join(parts).split(b"\n"):
         if len(one) > most:
             wanted.append(None)

@@ -281,6 +281,7 @@ async def test_who_does_not_read_is_cut_off(tmp_path: Path, measured: list[str])
         connected(here) as socket,
     ):
         transport = socket.raw._response.connection.transport  # type: ignore[union-attr]
+        assert transport is not None
         transport.pause_reading()
         stalled = here.ctx.metrics.gauges["passby_connections_stalled"][1]
         message = msgspec.json.encode([here.ping("n", id="x" * 100)] * 500).decode()
