@@ -178,7 +178,7 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def serving(data: Path, **settings: object) -> AsyncIterator[Service]:
+async def serving(data: Path, **settings: Any) -> AsyncIterator[Service]:
     """A service on a free port that has said that it listens; ended with the block.
 
     Args:

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 from signal import SIGINT, SIGTERM, Signals
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -57,7 +57,7 @@ async def test_a_stop_answers_what_is_in_flight(
         remove(data)
 
 
-async def refused_start(data: Path, **settings: object) -> tuple[int, str]:
+async def refused_start(data: Path, **settings: Any) -> tuple[int, str]:
     """Start what cannot be started; the exit code and what it said."""
     service = await launch(data, **settings)
     try:
