@@ -32,6 +32,7 @@ from engine.store.embedded import EmbeddedPostgres
 from engine.store.port import FenceRow
 from engine.store.postgres import PostgresStore
 from engine.store.queries import load_queries
+from engine.store.rows import who
 from geofences.geojson import to_feature
 from loadtest.city import City
 
@@ -143,7 +144,8 @@ async def _opt_in(url: str, names: list[str], now_ms: int) -> None:
         said = opted_in(name, now_ms=now_ms)
         versions = [record.version for record in said]
         ids = [record_id(record) for record in said]
-        arguments.append((name, 0, versions, ids, [msgspec.json.encode(r) for r in said]))
+        bodies = [msgspec.json.encode(record) for record in said]
+        arguments.append((name, 0, versions, ids, bodies, who(None)))
     connection = await asyncpg.connect(url)
     try:
         await connection.executemany(load_queries()["append_records"], arguments)

@@ -35,6 +35,8 @@ class PingBody(msgspec.Struct, frozen=True, kw_only=True):
     heading_deg: float | None = None
     mock: bool = False
     """The phone says that the position is made up."""
+    next_fix: bool = False
+    """Ask when and where the next fix would matter; told with `decided`."""
 
 
 class Pings(msgspec.Struct, frozen=True):
