@@ -7,7 +7,7 @@ ping's resident.
 
 import msgspec
 
-from engine.decision import OfferMade
+from engine.decision import Event, OfferMade
 
 
 class StayRow(msgspec.Struct, frozen=True, array_like=True):
@@ -54,6 +54,19 @@ class ClaimRecalled(msgspec.Struct, frozen=True):
     reason: str
 
 
+class TransitionTold(msgspec.Struct, frozen=True):
+    """A transition as it goes to those who follow the events of the city or of a brand."""
+
+    resident: str
+    """Whose answer waits until it is durable. Kept with the event only if it is `shared`."""
+    brand: str
+    """Of the fence."""
+    event: Event
+    shared: bool
+    """Whether the resident shares such visits with the brand; they are asked again when it is
+    told."""
+
+
 class Changes(msgspec.Struct):
     """Everything that one or more decisions need to have made durable, merged in order."""
 
@@ -63,10 +76,28 @@ class Changes(msgspec.Struct):
     """Resident -> newest fix's event time: keeps `seen_ms` near the truth; no answer waits."""
     claims: list[ClaimMade] = []
     recalls: list[ClaimRecalled] = []
+    told: list[TransitionTold] = []
+    """In the order in which it happened."""
+
+    @property
+    def size(self) -> int:
+        """How many changes these are."""
+        return (
+            len(self.presences)
+            + len(self.touches)
+            + len(self.claims)
+            + len(self.recalls)
+            + len(self.told)
+        )
+
+    @property
+    def tells(self) -> bool:
+        """Whether there may be events in them."""
+        return bool(self.claims or self.recalls or self.told)
 
     def __bool__(self) -> bool:
         """Whether there is anything to write."""
-        return bool(self.presences or self.touches or self.claims or self.recalls)
+        return bool(self.presences or self.touches or self.claims or self.recalls or self.told)
 
     def merge(self, later: "Changes") -> None:
         """Add what came later; a later presence of the same resident replaces the earlier."""
@@ -74,6 +105,7 @@ class Changes(msgspec.Struct):
         self.touches.update(later.touches)
         self.claims.extend(later.claims)
         self.recalls.extend(later.recalls)
+        self.told.extend(later.told)
 
 
 class ClaimRefused(msgspec.Struct, frozen=True):

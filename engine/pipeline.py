@@ -24,7 +24,6 @@ from engine.advice import Adviser
 from engine.changes import (
     Changes,
     ClaimMade,
-    ClaimRecalled,
     ClaimRow,
     OfferCount,
     ResidentState,
@@ -40,6 +39,7 @@ from engine.offers.offer import Brand, Offer
 from engine.ping import AGE_MAX_MS, Ping, order_key, refusal
 from engine.presence import Tracker
 from engine.residents import SETTINGS_DEFAULT, FixKey, Resident, ResidentSettings
+from engine.second_gate import SecondGate
 from geofences.fence import Fence
 from geofences.index import FenceIndex
 from geofences.transitions import Transition
@@ -70,6 +70,7 @@ class Engine:
         self.preferences = PreferenceIndex()
         self.tracker = Tracker(self.fences, self.book, kept_fixes_max=self.settings.kept_fixes_max)
         self.residents = self.tracker.residents
+        self.second_gate = SecondGate(self.book, self.preferences, self.tracker)
         self.adviser = Adviser(self.fences, self.book)
         self._settings_of: dict[str, ResidentSettings] = {}
         self._namer = Namer(secret)
@@ -134,6 +135,7 @@ class Engine:
             return _answer(ping, name, "decided", next_fix=advice)
         made, withheld = self._offer(ping, name, resident, entry, told)
         events = tuple(_event(t) for t in told)
+        self.tracker.tell(ping.resident, entry.row, told, events)
         return _answer(
             ping, name, "decided", events=events, offer=made, withheld=withheld, next_fix=advice
         )
@@ -225,49 +227,8 @@ class Engine:
         return made
 
     def hand_over(self, decision: Decision, *, now_ms: int, mono_ms: int) -> Decision:
-        """The second gate, right before a decision leaves: an offer only if still wanted.
-
-        Nothing may be awaited between this call and the sending. A no recalls the claim: the next
-        `take_changes` holds the recall. An offer that is gone is not handed over either, since
-        nothing says any more what consent it needs; but a code that may have been given already
-        keeps its worth.
-        """
-        made = decision.offer
-        if made is None:
-            return decision
-        reason = self._hand_over_refusal(decision.resident, made, now_ms, mono_ms)
-        if reason is None:
-            return decision
-        refused = msgspec.structs.replace(decision, offer=None, withheld=reason)
-        if reason == "not_live" and decision.status == "duplicate":
-            return refused
-        self.tracker.changes.recalls.append(ClaimRecalled(made.claim, decision.resident, reason))
-        resident = self.residents.get(decision.resident)
-        if resident is not None:
-            resident.drop_claim(made.claim, accepted=True)
-        return refused
-
-    def _hand_over_refusal(
-        self, resident_id: str, made: OfferMade, now_ms: int, mono_ms: int
-    ) -> str | None:
-        """Why an offer that was made must not reach the resident any more, or None."""
-        offer = self.book.offers.get(made.offer)
-        if offer is None:
-            return "not_live"
-        brand_categories = self.book.categories(made.brand)
-        refused = self.preferences.offer_refusal(
-            resident_id,
-            made.brand,
-            offer.categories or brand_categories,
-            brand_categories,
-            offer.purpose,
-            offer.channel,
-            now_ms=now_ms,
-            mono_ms=mono_ms,
-        )
-        if refused is None:
-            return None
-        return "stale" if refused == "stale" else "consent_withdrawn"
+        """The second gate, right before a decision leaves; see `SecondGate.hand_over`."""
+        return self.second_gate.hand_over(decision, now_ms=now_ms, mono_ms=mono_ms)
 
     # -- what came of the changes ---------------------------------------------------------------
 

@@ -8,9 +8,11 @@ from typing import Final
 
 import msgspec
 
-from engine.changes import Changes, ResidentState
+from engine.changes import Changes, ResidentState, TransitionTold
 from engine.consent.index import Row
 from engine.consent.lanes import MATCH_NEED
+from engine.consent.visits import shared_visits
+from engine.decision import Event
 from engine.offers.book import OfferBook
 from engine.ping import Ping
 from engine.residents import (
@@ -100,6 +102,23 @@ class Tracker:
             dwells_s=self._book.dwells_s,
         )
         return stays, told, covering
+
+    def tell(
+        self,
+        resident_id: str,
+        row: Row,
+        told: tuple[Transition, ...],
+        events: tuple[Event, ...],
+    ) -> None:
+        """Have the journal write transitions for those who follow them.
+
+        Args:
+            told: what happened, and `events` the same as clients see it.
+        """
+        for transition, event in zip(told, events, strict=True):
+            brand = transition.fence.brand
+            shared = bool(shared_visits(row, brand, self._book.categories(brand)))
+            self.changes.told.append(TransitionTold(resident_id, brand, event, shared))
 
     def correct(self, resident: Resident, ping: Ping, key: FixKey, row: Row) -> None:
         """Put a late fix in its place and compute the stays again from there on, in silence.

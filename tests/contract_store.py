@@ -134,7 +134,7 @@ def recall(name: str, resident: str = "ann") -> Changes:
 
 
 def both(first: Changes, *later: Changes) -> Changes:
-    merged = Changes(presences={}, touches={}, claims=[], recalls=[])
+    merged = Changes(presences={}, touches={}, claims=[], recalls=[], told=[])
     for changes in (first, *later):
         merged.merge(changes)
     return merged

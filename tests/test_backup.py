@@ -171,7 +171,8 @@ async def test_everything_comes_back_as_it_was(
 
     assert header.rows == {table: len(rows) for table, rows in before.items()}
     assert file.stat().st_mode & 0o777 == 0o600
-    touched = {"changes", "residents", "consent_records", "claims"}
+    window = {"events", "event_batches", "event_window"}
+    touched = {"changes", "residents", "consent_records", "claims"} | window
     assert {table for table in before if before[table] != after[table]} == touched
     assert len(after["changes"]) == 1
     assert after["changes"][0][0] > 1_000_000_000
@@ -185,7 +186,7 @@ async def test_everything_comes_back_as_it_was(
     assert done.deleted["brands"] == 1
     assert again["changes"][0][0] > after["changes"][0][0]
     moved = {table for table in again if again[table] != after[table]}
-    assert moved == {"changes", "consent_records", "claims"}
+    assert moved == {"changes", "consent_records", "claims", "event_window"}
     async with connected(other_url) as connection:
         with pytest.raises(asyncpg.RaiseError, match="append-only"):
             await connection.execute("delete from consent_records")

@@ -32,7 +32,7 @@ VALUES: Final = (
 )
 """What any pure room may build on, besides itself."""
 
-WAY: Final = ("engine.pipeline", "engine.presence", "engine.advice")
+WAY: Final = ("engine.pipeline", "engine.presence", "engine.second_gate", "engine.advice")
 """The whole way of a ping: it puts the pure rooms together, and only the rim knows it."""
 
 CLIENT: Final = "engine.client"

@@ -8,9 +8,10 @@ from engine.store.memory import MemoryStore
 from tests.contract_administration import AdministrationContract
 from tests.contract_outage import OutageContract
 from tests.contract_store import Outage, StoreContract
+from tests.contract_window import WindowContract
 
 
-class TestMemoryStore(StoreContract, AdministrationContract, OutageContract):
+class TestMemoryStore(StoreContract, AdministrationContract, OutageContract, WindowContract):
     """Two stores that share one state."""
 
     @pytest.fixture

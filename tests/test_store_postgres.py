@@ -49,6 +49,7 @@ from tests.contract_store import (
     recall,
     record,
 )
+from tests.contract_window import WindowContract
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -77,7 +78,7 @@ async def other(database_url: str) -> AsyncIterator[PostgresStore]:
     await other.close()
 
 
-class TestPostgresStore(StoreContract, AdministrationContract, OutageContract):
+class TestPostgresStore(StoreContract, AdministrationContract, OutageContract, WindowContract):
     """Two stores on one database."""
 
     @pytest.fixture
@@ -233,7 +234,7 @@ async def test_a_lost_commit_never_comes_late(database_url: str) -> None:
         await store.commit(presence("ann", "door"))
         pid = await looker.fetchval(
             "select pid from pg_stat_activity where pid <> pg_backend_pid()"
-            " and query like '%commit_group(%' order by query_start desc limit 1"
+            " and query like '%commit_told(%' order by query_start desc limit 1"
         )
         os.kill(pid, signal.SIGSTOP)
         try:

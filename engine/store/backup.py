@@ -8,7 +8,8 @@ database holds, residents' consent and codes included: keep it as you keep the d
 It is made in one REPEATABLE READ transaction, while the service runs. It is put back in one
 transaction, which also suspends every grant in it: see `engine.consent.suspension`. The change feed
 goes on above any number that it ever had (by the milliseconds since 1970, which only grow), so that
-no process that followed it before can go on.
+no process that followed it before can go on. So does the window of events, which is empty then: who
+followed it is told of a gap.
 """
 
 import contextlib
@@ -274,7 +275,8 @@ async def restore(
             raise BackupRefused(f"a service uses the database ({count} sessions): stop it first")
         await _prepare(connection, known, len(header.migrations))
         tables = tables_of(known[: len(header.migrations)])
-        there = {t: n for t, n in (await _counts(connection, tables)).items() if n}
+        counts = await _counts(connection, tables)
+        there = {t: n for t, n in counts.items() if n and t not in _OF_A_MIGRATION}
         if not force and (held := {t: n for t, n in there.items() if t not in _OF_A_START}):
             told = ", ".join(f"{n:,} {t}" for t, n in held.items())
             raise BackupRefused(f"the database is not empty: it holds {told}; --force deletes them")
@@ -284,6 +286,7 @@ async def restore(
             because = f"A backup of {header.taken_ms} ms was restored."
             suspended = await _suspend_all(connection, because, now_ms)
             await connection.execute(SQL["renumber_feed"], now_ms)
+            await connection.execute(SQL["forget_events"], now_ms)
             ended = await connection.fetchval(SQL["expire_open_codes"], now_ms)
             if await _differs(connection, header, suspended):
                 raise BackupRefused(f"{path} changed while it was read; nothing was restored")
@@ -292,6 +295,9 @@ async def restore(
 
 _OF_A_START: Final = ("secrets", "keys", "changes")
 """Tables that a service fills when it is started, before anybody has used it."""
+
+_OF_A_MIGRATION: Final = ("event_window",)
+"""Tables that hold something as soon as they are there."""
 
 
 async def _prepare(connection: asyncpg.Connection, known: list[Migration], wanted: int) -> None:
@@ -373,7 +379,8 @@ async def _suspend_all(connection: asyncpg.Connection, because: str, now_ms: int
 
 async def _differs(connection: asyncpg.Connection, header: Header, suspended: int) -> bool:
     """Whether the database holds other numbers of rows than the backup, and what was added."""
-    wanted = {table: rows for table, rows in header.rows.items() if table != "changes"}
+    begun_anew = ("changes", "events", "event_batches")
+    wanted = {table: rows for table, rows in header.rows.items() if table not in begun_anew}
     wanted["consent_records"] += suspended
     return await _counts(connection, list(wanted)) != wanted
 

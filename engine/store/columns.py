@@ -1,4 +1,4 @@
-"""A group of changes as the columns that the function `commit_group` takes."""
+"""A group of changes as the columns that the function `commit_told` takes."""
 
 from typing import Any, Final
 
@@ -7,6 +7,7 @@ import msgspec
 from engine.changes import Changes, StayRow
 from engine.decision import OfferMade
 from engine.store.port import Rows
+from engine.store.window import transition_body
 
 ALL_DAYS: Final = -1
 """The day under which an offer's total is counted."""
@@ -27,8 +28,13 @@ def read_made(body: bytes) -> OfferMade:
 
 
 def columns(changes: Changes) -> list[Any]:
-    """The arguments of `commit_group` after the first, in their order; O(n log n)."""
-    return [*_resident_columns(changes), *_claim_columns(changes), *_recall_columns(changes)]
+    """The arguments of `commit_told` after the first, in their order; O(n log n)."""
+    return [
+        *_resident_columns(changes),
+        *_claim_columns(changes),
+        *_recall_columns(changes),
+        *_told_columns(changes),
+    ]
 
 
 def _resident_columns(changes: Changes) -> list[list[Any]]:
@@ -97,3 +103,14 @@ def staged(part: Rows) -> list[list[Any]]:
     rows += [("fence", fence.id, fence.brand, fence.feature) for fence in part.fences]
     rows += [("offer", offer.id, offer.brand, _encode(offer)) for offer in part.offers]
     return [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
+
+
+def _told_columns(changes: Changes) -> list[list[Any]]:
+    """The transitions in their order; of those that are not shared, not the resident."""
+    told = changes.told
+    return [
+        [one.event.at_ms for one in told],
+        [one.brand for one in told],
+        [one.resident if one.shared else None for one in told],
+        [transition_body(one) for one in told],
+    ]

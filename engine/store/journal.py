@@ -40,7 +40,7 @@ class Group:
     __slots__ = ("_error", "_settled", "changes", "opened_ms", "refused", "residents")
 
     def __init__(self, opened_ms: int) -> None:
-        self.changes = Changes(presences={}, touches={}, claims=[], recalls=[])
+        self.changes = Changes(presences={}, touches={}, claims=[], recalls=[], told=[])
         self.opened_ms = opened_ms
         self.residents: set[str] = set()
         """Those whose answers wait for this group; touched ones do not."""
@@ -51,13 +51,7 @@ class Group:
     @property
     def size(self) -> int:
         """How many changes it holds, merged ones once."""
-        changes = self.changes
-        return (
-            len(changes.presences)
-            + len(changes.touches)
-            + len(changes.claims)
-            + len(changes.recalls)
-        )
+        return self.changes.size
 
     @property
     def is_settled(self) -> bool:
@@ -155,6 +149,7 @@ class Journal:
             changes.presences,
             [claim.resident for claim in changes.claims],
             [recall.resident for recall in changes.recalls],
+            [told.resident for told in changes.told],
         ):
             for resident in residents:
                 group.residents.add(resident)
@@ -224,13 +219,7 @@ class Journal:
         """The group that takes these changes: the last one, unless they would overfill it."""
         if self._groups:
             group = self._groups[-1]
-            coming = (
-                len(changes.presences)
-                + len(changes.touches)
-                + len(changes.claims)
-                + len(changes.recalls)
-            )
-            if group.size + coming <= self._group_max:
+            if group.size + changes.size <= self._group_max:
                 return group
         group = Group(self._clock_ms())
         self._groups.append(group)

@@ -19,6 +19,7 @@ from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
+from engine.store.memory_window import MemoryWindow
 from engine.store.port import (
     AlreadyThere,
     BrandRow,
@@ -46,7 +47,7 @@ from engine.store.shared import Claim, Shared, claim_row
 Row = TypeVar("Row")
 
 
-class MemoryStore:
+class MemoryStore(MemoryWindow):
     """Store in memory; see `port.Store` for the methods.
 
     Args:
@@ -294,6 +295,8 @@ class MemoryStore:
             else:
                 continue
             said.append(row.id)
+            if version:
+                shared.window.tell_preferences(row.id, version)
             outcome = "created" if there is None else "updated"
             shared.note(by, "resident", row.id, None, version, outcome)
         number = shared.append("resident", said) if said else 0
@@ -330,6 +333,7 @@ class MemoryStore:
             row, version=records[-1].version, records=row.records + records
         )
         shared.note(by, "resident", resident, None, records[-1].version, "updated")
+        shared.window.tell_preferences(resident, records[-1].version)
         return shared.append("resident", [resident])
 
     # What pings make durable.
@@ -368,6 +372,7 @@ class MemoryStore:
         if claim.made.made.expires_at_ms <= redemption.at_ms:
             raise RedemptionRefused("expired")
         claim.redemption = redemption
+        self.shared.window.tell_redemption(redemption, rolled_back=False)
 
     def _redeemed(self, redemption: str) -> Claim | None:
         """The claim that a redemption stands for; O(claims), which is enough in memory."""
@@ -385,7 +390,9 @@ class MemoryStore:
     async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back; False if there is none."""
         shared = self._open_shared()
-        if claim := self._redeemed(redemption):
+        claim = self._redeemed(redemption)
+        if claim is not None and claim.redemption is not None:
+            shared.window.tell_redemption(claim.redemption, rolled_back=True)
             claim.redemption = None
             shared.note(by, "redemption", redemption, claim.made.made.brand, 0, "deleted")
         return claim is not None

@@ -17,6 +17,7 @@ from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.kept import Kept, KeptAnswer
+from engine.store.window import EventStore
 
 Kind = Literal["brand", "fence", "offer", "resident", "key", "batch"]
 """Of things; `batch` is what an import wrote, by the id of the import."""
@@ -219,7 +220,7 @@ class RedemptionRefused(Exception):
         self.code = code
 
 
-class Store(Protocol):
+class Store(EventStore, Protocol):
     """What survives. Every method raises StoreUnavailable when the store does not answer."""
 
     async def open(self) -> None:

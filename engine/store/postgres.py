@@ -44,12 +44,13 @@ from engine.store.port import (
     first_open_day,
     recent_since_ms,
 )
+from engine.store.postgres_window import PostgresWindow
 from engine.store.wire import LONG_S, SQL, Wire
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class PostgresStore:
+class PostgresStore(PostgresWindow):
     """Store on a PostgreSQL server, version 14 or newer; see `port.Store` for the methods.
 
     Args:
@@ -392,6 +393,8 @@ class PostgresStore:
             self._lost.append(committer)
             self._committer = _new_committer()
             raise
+        if changes.tells:
+            self._wire.told.set()
         return Committed(
             refused=tuple(map(ClaimRefused, row["refused"], row["reasons"])),
             counts=tuple(
@@ -424,6 +427,7 @@ class PostgresStore:
         )
         if row["redeem"] is not None:
             raise RedemptionRefused(row["redeem"])
+        self._wire.told.set()
 
     async def redemption(self, redemption: str) -> Redemption | None:
         """The redemption of that id that stands."""
@@ -433,7 +437,9 @@ class PostgresStore:
 
     async def roll_back(self, redemption: str, *, by: Author | None = None) -> bool:
         """Take a redemption back; False if there is none."""
-        return bool(await self._wire.fetch("roll_back", redemption, rows.who(by)))
+        gone = await self._wire.fetch("roll_back", redemption, rows.who(by))
+        self._wire.told.set()
+        return bool(gone)
 
 
 def _new_committer() -> int:

@@ -19,6 +19,7 @@ from engine.changes import (
 )
 from engine.store.audit import AuditEntry, Author, allows
 from engine.store.kept import Kept
+from engine.store.memory_window import Window
 from engine.store.port import (
     BrandRow,
     Change,
@@ -84,6 +85,7 @@ class Shared:
         self.batches: dict[str, list[Change]] = {}
         self.calls: dict[tuple[str, str], Kept] = {}
         self.listeners: set[asyncio.Event] = set()
+        self.window = Window()
 
     @property
     def number(self) -> int:
@@ -198,9 +200,11 @@ class Shared:
         recalls: dict[str, str] = {}
         for recall in changes.recalls:
             recalls.setdefault(recall.claim, recall.reason)
-        touched = self._recall(recalls)
+        recalled = self._recall(recalls)
+        touched = self._return(recalled)
         losers: set[str] = set()
         refusals: list[ClaimRefused] = []
+        accepted: list[ClaimMade] = []
         for made in changes.claims:
             offer = made.made.offer
             for key in ((offer, None), (offer, made.day)):
@@ -209,11 +213,14 @@ class Shared:
             reason = "conflict" if made.resident in losers else self._refusal(made)
             if reason is None:
                 self._accept(made)
+                accepted.append(made)
             else:
                 losers.add(made.resident)
                 refusals.append(ClaimRefused(made.made.claim, reason))
         own = {made.made.claim for made in changes.claims}
-        self._recall({claim: reason for claim, reason in recalls.items() if claim in own})
+        own_recalled = self._recall({c: reason for c, reason in recalls.items() if c in own})
+        self._return(own_recalled)
+        self._tell(changes, accepted, [*recalled, *own_recalled])
         counts = sorted(((key, self.counts[key]) for key in touched), key=count_order)
         return Committed(
             refused=tuple(refusals),
@@ -260,18 +267,33 @@ class Shared:
         self.counts[made.made.offer, None] += 1
         self.counts[made.made.offer, made.day] += 1
 
-    def _recall(self, recalls: dict[str, str]) -> set[tuple[str, int | None]]:
-        """Take back those of the claims that stand; the counts that this touched."""
-        touched: set[tuple[str, int | None]] = set()
+    def _recall(self, recalls: dict[str, str]) -> list[Claim]:
+        """Take back those of the claims that stand."""
+        recalled = []
         for id_, reason in recalls.items():
             claim = self.claims.get(id_)
-            if claim is None or not claim.stands:
-                continue
-            claim.recall_reason = reason
+            if claim is not None and claim.stands:
+                claim.recall_reason = reason
+                recalled.append(claim)
+        return recalled
+
+    def _return(self, recalled: list[Claim]) -> set[tuple[str, int | None]]:
+        """Count claims no more that were taken back; the counts that this touched."""
+        touched: set[tuple[str, int | None]] = set()
+        for claim in recalled:
             for key in ((claim.made.made.offer, None), (claim.made.made.offer, claim.made.day)):
                 self.counts[key] -= 1
                 touched.add(key)
         return touched
+
+    def _tell(self, changes: Changes, accepted: list[ClaimMade], recalled: list[Claim]) -> None:
+        """Append to the window what became of a group."""
+        for told in changes.told:
+            self.window.tell_transition(told)
+        for made in accepted:
+            self.window.tell_offer(made)
+        for claim in recalled:
+            self.window.tell_recall(claim.made, claim.recall_reason or "")
 
     def state(self, resident: str, now_ms: int) -> ResidentState:
         """What is known of one resident; O(claims ever made to them)."""

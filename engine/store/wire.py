@@ -13,6 +13,7 @@ from engine.store.port import StoreUnavailable
 from engine.store.queries import load_queries
 
 CHANNEL: Final = "passby_changes"
+EVENTS_CHANNEL: Final = "passby_events"
 SQL: Final = load_queries()
 LONG_S: Final = 600.0
 """Longest time of a command while a process starts."""
@@ -43,6 +44,8 @@ class Wire:
         self._pool: asyncpg.Pool | None = None
         self.listener: asyncpg.Connection | None = None
         self._grown = asyncio.Event()
+        self.told = asyncio.Event()
+        """Set when there may be new events."""
 
     async def open(self) -> None:
         """Connect, migrate, and be ready.
@@ -92,6 +95,15 @@ class Wire:
                 await self._grown.wait()
         self._grown.clear()
 
+    async def wait_for_events(self, timeout_s: float) -> None:
+        """Wait for new events; some that came since the last wait count."""
+        if self.listener is None or self.listener.is_closed():
+            raise StoreUnavailable("nobody listens until the feed does so again")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self.told.wait()
+        self.told.clear()
+
     def _server_settings(self) -> dict[str, str]:
         """What each of our sessions asks of the server."""
         return {
@@ -123,15 +135,21 @@ class Wire:
             try:
                 listener.add_termination_listener(self._wake)
                 await listener.add_listener(CHANNEL, self._wake)
+                await listener.add_listener(EVENTS_CHANNEL, self._tell)
             except BaseException:
                 listener.terminate()
                 raise
         self.listener = listener
         self._grown.set()
+        self.told.set()
 
     def _wake(self, *_: object) -> None:
         """The feed may have grown, or the connection that would tell us is gone."""
         self._grown.set()
+
+    def _tell(self, *_: object) -> None:
+        """Another process may have given numbers to events."""
+        self.told.set()
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:

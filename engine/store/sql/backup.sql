@@ -27,6 +27,15 @@ with newest as (
 )
 update changes set number = number + $1 where number = (select number from newest)
 
+-- name: forget_events
+-- Empty the window of events, and let its numbers go on far up.
+with told as (
+    delete from events
+), numbered as (
+    delete from event_batches
+)
+update event_window set newest = newest + $1, pruned = newest + $1
+
 -- name: expire_open_codes
 -- End the time of every code that was not redeemed; how many there were.
 with ended as (

@@ -1,10 +1,10 @@
 -- name: commit_group
--- Make a group of changes durable.
+-- Make a group of changes durable, with what it tells.
 select refused, reasons, offers, days, counts
-from commit_group(
+from commit_told(
     allowed_committer($1),
     $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-    $22, $23, $24, $25, $26, $27
+    $22, $23, $24, $25, $26, $27, $28, $29, $30, $31
 )
 
 -- name: wait_for_committer

@@ -1,0 +1,38 @@
+"""Visits: whether a brand may be told that a resident came, stayed or left at one of its fences."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from engine.consent.index import Row
+from engine.consent.lanes import PURPOSES, every_purpose
+
+SHARED_VISIT: Final = every_purpose("share", "facility_use") | every_purpose(
+    "share", "precise_location"
+)
+"""A visit tells of the use of a facility, and of where the resident was: either grant covers it."""
+
+_OF_PURPOSE: Final = {
+    purpose: SHARED_VISIT & (0xFFFFFFFF << 32 * number) for number, purpose in enumerate(PURPOSES)
+}
+
+
+def shared_visits(row: Row, brand: str, categories: Sequence[str]) -> int:
+    """The lanes by which a resident shares visits with a brand: granted, and denied by nobody.
+
+    Args:
+        row: what the resident's say comes to now.
+        brand: whose fence it is.
+        categories: of the brand.
+    """
+    grants = row.grant_all | row.grant_brand.get(brand, 0)
+    denies = row.floor | row.deny_all | row.deny_brand.get(brand, 0)
+    if row.grant_category or row.deny_category:
+        for category in categories:
+            grants |= row.grant_category.get(category, 0)
+            denies |= row.deny_category.get(category, 0)
+    return SHARED_VISIT & grants & ~denies
+
+
+def purposes_of(lanes: int) -> tuple[str, ...]:
+    """The purposes that have one of these lanes, which travel with what is shared."""
+    return tuple(purpose for purpose, own in _OF_PURPOSE.items() if lanes & own)
