@@ -21,7 +21,7 @@ from engine.store.embedded import EmbeddedPostgres
 from engine.store.feed import Feed
 from engine.store.follow import Follower
 from engine.store.journal import Journal
-from engine.store.port import Committed, KeyRow, Store
+from engine.store.port import Committed, KeyRow, Store, StoreUnavailable
 from engine.store.postgres import PostgresStore
 from engine.web.context import Context
 from engine.web.metrics import Metrics
@@ -111,7 +111,7 @@ async def assemble(
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
-    sweeping = asyncio.create_task(_sweep(engine, journal))
+    sweeping = asyncio.create_task(_sweep(engine, journal, store))
     sweeping.add_done_callback(lambda task: None if task.cancelled() else failed())
     stack.push_async_callback(_end_task, sweeping)
     metrics = Metrics()
@@ -165,10 +165,12 @@ def _journal(config: Config, store: Store, engine: Engine) -> Journal:
     return journal
 
 
-async def _sweep(engine: Engine, journal: Journal) -> None:
-    """Go round all residents in memory, for ever, a slice at a time."""
+async def _sweep(engine: Engine, journal: Journal, store: Store) -> None:
+    """Go round all residents in memory, for ever, a slice at a time; and forget old calls."""
     while True:
         await asyncio.sleep(SWEEP_EVERY_S)
+        with contextlib.suppress(StoreUnavailable):
+            await store.purge_calls(clock_ms())
         names = list(engine.residents)
         for start in range(0, len(names), SWEEP_SLICE):
             engine.sweep(names[start : start + SWEEP_SLICE], clock_ms())

@@ -30,6 +30,7 @@ ALLOWED = {
     "GET /v1/residents/{resident}/preferences": "operator resident",
     "PUT /v1/residents/{resident}/preferences/marketing": "operator resident",
     "POST /v1/residents/{resident}/stop": "operator resident",
+    "GET /v1/audit": "operator merchant",
     "GET /v1/keys": "operator",
     "POST /v1/keys": "operator",
     "GET /v1/keys/{id}": "operator",

@@ -3,8 +3,10 @@
 import msgspec
 
 from engine.offers.offer import Brand, BrandCaps
-from engine.store.port import KeyRow
+from engine.store.audit import Author
+from engine.store.port import KeyRow, VersionMoved
 from engine.web.auth import check_brand
+from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import Count, Cursor, Id, Limit, Name, Words, Zone, zone_errors
 from engine.web.live import etag, live
@@ -38,7 +40,16 @@ def id_errors(given: str | None, path_id: str) -> list[FieldError]:
     return [FieldError("id", "id_mismatch", "Must be the id in the address, or left out.")]
 
 
-async def put_brand(ctx: Context, key: KeyRow, body: BrandBody, *, brand: Id) -> Answer[Brand]:
+async def put_brand(
+    ctx: Context,
+    key: KeyRow,
+    body: BrandBody,
+    by: Author | None,
+    *,
+    brand: Id,
+    if_match: Match | None = None,
+    if_none_match: NoneMatch | None = None,
+) -> Answer[Brand]:
     """Write a brand, new or not."""
     check_brand(key, brand)
     zone = body.timezone or ctx.config.timezone
@@ -52,7 +63,11 @@ async def put_brand(ctx: Context, key: KeyRow, body: BrandBody, *, brand: Id) ->
         timezone=zone,
         caps=BrandCaps(per_resident_day=body.caps.per_resident_day),
     )
-    done = await ctx.store.put_brand(written)
+    wanted = expected(if_match, if_none_match)
+    try:
+        done = await ctx.store.put_brand(written, expected=wanted, by=by)
+    except VersionMoved as error:
+        raise moved(error) from None
     await live(ctx, done.number)
     return Answer(written, 201 if done.created else 200, {"ETag": etag(done.version)})
 

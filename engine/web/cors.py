@@ -13,7 +13,10 @@ _SENDS: Final = (
     "Authorization, Content-Type, Content-Encoding, If-Match, If-None-Match, Idempotency-Key, "
     "Last-Event-ID, X-Request-Id"
 )
-_SEES: Final = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+_SEES: Final = (
+    "ETag, Idempotent-Replay, Link, Location, RateLimit, RateLimit-Policy, Retry-After, "
+    "X-Request-Id"
+)
 _KEPT_S: Final = "600"
 
 

@@ -12,12 +12,16 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
+from engine.store.audit import Author
 from engine.store.port import KeyRow, StoreUnavailable
 from engine.web.admission import Admission
 from engine.web.body import decode, field_error, read_body
+from engine.web.conditions import is_known
 from engine.web.context import Context
 from engine.web.cors import Cors
 from engine.web.fault import LOG, log_fault
+from engine.web.once import HEADER as ONCE
+from engine.web.once import Once
 from engine.web.problem import Refused, response_to
 from engine.web.request_id import HEADER, request_id
 from engine.web.route import HEADERS, NDJSON, Answer, Route
@@ -25,7 +29,7 @@ from engine.web.streams import Exchange, Streams
 from engine.web.websocket import key_in_protocols
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_Call = Callable[[web.Request, KeyRow | None], Awaitable[Answer[Any]]]
+_Call = Callable[[web.Request, KeyRow | None, str], Awaitable[Answer[Any]]]
 
 _JSON_HEADERS: Final = {"Content-Type": "application/json"}
 _encode: Final = msgspec.json.Encoder().encode
@@ -51,9 +55,9 @@ def endpoint(
             else:
                 if waits:
                     with admission.place():
-                        answer = await call(request, key)
+                        answer = await call(request, key, called)
                 else:
-                    answer = await call(request, key)
+                    answer = await call(request, key, called)
                 if key is not None and answer.cost > 1:
                     admission.charge(key, answer.cost)
                 response = _response(request, answer)
@@ -137,19 +141,46 @@ def _call_of(route: Route, ctx: Context) -> _Call:
     handler, config, signature = route.handler, ctx.config, route.signature()
     takes_key, wants, parameters = signature.key, signature.body, signature.parameters
     decoder = None if wants in (None, bytes) else msgspec.json.Decoder(wants)
+    once = Once(ctx)
 
-    async def call(request: web.Request, key: KeyRow | None) -> Answer[Any]:
+    async def call(request: web.Request, key: KeyRow | None, called: str) -> Answer[Any]:
         given: dict[str, Any] = {"key": key} if takes_key else {}
+        body = b""
+        if signature.by:
+            given["by"] = _author(ctx, route, key, called)
         if parameters is not None:
             given.update(_parameters(request, parameters))
-        if decoder is not None:
-            given["body"] = decode(decoder, await read_body(request, config))
-        elif wants is bytes:
-            given["body"] = await read_body(request, config)
-        answer: Answer[Any] = await handler(ctx, **given)
-        return answer
+        if wants is not None:
+            body = await read_body(request, config)
+            given["body"] = body if decoder is None else decode(decoder, body)
+        name = request.headers.get(ONCE) if route.once else None
+        if name is None or key is None:
+            answer: Answer[Any] = await handler(ctx, **given)
+            return answer
+        sent = (*_address(request), body)
+        return await once.call(route, key, name, sent, lambda: handler(ctx, **given))
 
     return call
+
+
+def _author(ctx: Context, route: Route, key: KeyRow | None, called: str) -> Author | None:
+    """Who makes a write, for the audit log; what residents say is a record of its own."""
+    if key is None or key.role == "resident":
+        return None
+    return Author(
+        at_ms=ctx.clock_ms(),
+        key=key.id,
+        name=key.name,
+        role=key.role,
+        action=route.name,
+        request=called,
+    )
+
+
+def _address(request: web.Request) -> tuple[bytes, ...]:
+    """What a call is besides its body: its address, and the versions that it rests on."""
+    conditions = (request.headers.get(header, "") for header in HEADERS.values())
+    return tuple(text.encode("utf-8", "surrogateescape") for text in (request.path_qs, *conditions))
 
 
 def _parameters(request: web.Request, wanted: type[msgspec.Struct]) -> dict[str, Any]:
@@ -169,10 +200,9 @@ def _parameters(request: web.Request, wanted: type[msgspec.Struct]) -> dict[str,
 
 def _response(request: web.Request, answer: Answer[Any]) -> web.Response:
     """An answer as aiohttp sends it; 304 where the client has it already."""
-    if answer.status == 200 and "ETag" in answer.headers and request.method in ("GET", "HEAD"):
-        known = request.headers.get("If-None-Match")
-        if known is not None and known.removeprefix("W/") == answer.headers["ETag"]:
-            return web.Response(status=304, headers={"ETag": answer.headers["ETag"]})
+    tag = answer.headers.get("ETag") if request.method in ("GET", "HEAD") else None
+    if tag is not None and is_known(request.headers.get("If-None-Match"), tag):
+        return web.Response(status=304, headers={"ETag": tag})
     if answer.value is None:
         return web.Response(status=answer.status, headers=answer.headers)
     value = answer.value

@@ -8,8 +8,10 @@ import msgspec
 import orjson
 from msgspec import Meta
 
-from engine.store.port import FenceRow, KeyRow
+from engine.store.audit import Author
+from engine.store.port import FenceRow, KeyRow, VersionMoved
 from engine.web.auth import check_brand, may_see
+from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import Cursor, Id, Limit, Position
 from engine.web.live import etag, live
@@ -67,8 +69,18 @@ class Covering(msgspec.Struct, frozen=True):
     fences: tuple[tuple[str, ...], ...]
 
 
-async def put_fence(ctx: Context, key: KeyRow, body: bytes, *, fence: Id) -> Answer[Feature]:
+async def put_fence(
+    ctx: Context,
+    key: KeyRow,
+    body: bytes,
+    by: Author | None,
+    *,
+    fence: Id,
+    if_match: Match | None = None,
+    if_none_match: NoneMatch | None = None,
+) -> Answer[Feature]:
     """Write a fence, new or not."""
+    wanted = expected(if_match, if_none_match)
     # A short line may be a corridor of 100,000 corners, so no body is short enough for the loop.
     parsed, feature = await asyncio.to_thread(_parse, body, fence)
     check_brand(key, parsed.brand)
@@ -78,7 +90,11 @@ async def put_fence(ctx: Context, key: KeyRow, body: bytes, *, fence: Id) -> Ans
     if parsed.brand not in ctx.engine.book.brands:
         wrong = FieldError("properties.brand", "unknown_brand", "Write the brand first.")
         raise Refused("unknown_brand", errors=(wrong,))
-    (done,) = await ctx.store.put_fences([FenceRow(id=fence, brand=parsed.brand, feature=feature)])
+    row = FenceRow(id=fence, brand=parsed.brand, feature=feature)
+    try:
+        (done,) = await ctx.store.put_fences([row], expected=wanted, by=by)
+    except VersionMoved as error:
+        raise moved(error) from None
     await live(ctx, done.number)
     headers = {"ETag": etag(done.version)}
     return Answer(msgspec.Raw(feature), 201 if done.created else 200, headers)
@@ -112,10 +128,15 @@ async def get_fence(ctx: Context, key: KeyRow, *, fence: Id) -> Answer[Feature]:
     return Answer(msgspec.Raw(row.feature), headers={"ETag": etag(row.version)})
 
 
-async def delete_fence(ctx: Context, key: KeyRow, *, fence: Id) -> Answer[None]:
+async def delete_fence(
+    ctx: Context, key: KeyRow, by: Author | None, *, fence: Id, if_match: Match | None = None
+) -> Answer[None]:
     """Delete a fence; whoever is inside leaves it without an event."""
     await _row(ctx, key, fence)
-    number = await ctx.store.delete_fence(fence)
+    try:
+        number = await ctx.store.delete_fence(fence, expected=expected(if_match, None), by=by)
+    except VersionMoved as error:
+        raise moved(error) from None
     if number is None:
         raise Refused("no_such_fence")
     await live(ctx, number)

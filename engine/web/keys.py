@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from engine.store.audit import Author
 from engine.store.port import KeyRow
 from engine.web.auth import Role, key_hash, new_id, new_key
 from engine.web.context import Context
@@ -50,7 +51,7 @@ class MadeKey(KeyView, frozen=True, kw_only=True):
     """Shown this once."""
 
 
-async def create_key(ctx: Context, body: KeyBody) -> Answer[MadeKey]:
+async def create_key(ctx: Context, body: KeyBody, by: Author | None) -> Answer[MadeKey]:
     """Make a key; its text is shown this once."""
     if errors := _errors(body):
         raise Refused("invalid_body", errors=tuple(errors))
@@ -70,7 +71,7 @@ async def create_key(ctx: Context, body: KeyBody) -> Answer[MadeKey]:
         resident=body.resident,
         purchaser=body.purchaser,
     )
-    await live(ctx, await ctx.store.put_key(row))
+    await live(ctx, await ctx.store.put_key(row, by=by))
     return Answer(MadeKey(**msgspec.structs.asdict(view(row)), key=key), 201)
 
 
@@ -110,13 +111,13 @@ async def get_key(ctx: Context, *, id: Id) -> Answer[KeyView]:  # noqa: A002 (th
     return Answer(view(_row(ctx, id)))
 
 
-async def delete_key(ctx: Context, *, id: Id) -> Answer[None]:  # noqa: A002 (the path's own word)
+async def delete_key(ctx: Context, by: Author | None, *, id: Id) -> Answer[None]:  # noqa: A002 (the path's own word)
     """Delete a key; it stops working at once."""
     row = _row(ctx, id)
     operators = sum(one.role == "operator" for one in ctx.keys.values())
     if row.role == "operator" and operators == 1:
         raise Refused("last_operator_key")
-    number = await ctx.store.delete_key(id)
+    number = await ctx.store.delete_key(id, by=by)
     if number is None:
         raise Refused("unknown_key")
     await live(ctx, number)

@@ -16,9 +16,11 @@ from engine.offers.offer import (
     Offer,
     OfferCaps,
 )
-from engine.store.port import KeyRow, OfferRow
+from engine.store.audit import Author
+from engine.store.port import KeyRow, OfferRow, VersionMoved
 from engine.web.auth import check_brand, may_see
 from engine.web.brands import id_errors
+from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import (
     Count,
@@ -93,7 +95,16 @@ class OfferBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     status: Status = "draft"
 
 
-async def put_offer(ctx: Context, key: KeyRow, body: OfferBody, *, offer: Id) -> Answer[OfferBody]:
+async def put_offer(
+    ctx: Context,
+    key: KeyRow,
+    body: OfferBody,
+    by: Author | None,
+    *,
+    offer: Id,
+    if_match: Match | None = None,
+    if_none_match: NoneMatch | None = None,
+) -> Answer[OfferBody]:
     """Write an offer, new or not."""
     check_brand(key, body.brand)
     old = ctx.engine.book.offers.get(offer)
@@ -105,7 +116,11 @@ async def put_offer(ctx: Context, key: KeyRow, body: OfferBody, *, offer: Id) ->
         raise Refused("unknown_brand", errors=(wrong,))
     written = offer_of(offer, body, brand)
     _check_fences(ctx, written)
-    done = await ctx.store.put_offer(written)
+    wanted = expected(if_match, if_none_match)
+    try:
+        done = await ctx.store.put_offer(written, expected=wanted, by=by)
+    except VersionMoved as error:
+        raise moved(error) from None
     await live(ctx, done.number)
     return Answer(view(written), 201 if done.created else 200, {"ETag": etag(done.version)})
 
@@ -220,10 +235,15 @@ async def get_offer(ctx: Context, key: KeyRow, *, offer: Id) -> Answer[OfferBody
     return Answer(view(row.offer), headers={"ETag": etag(row.version)})
 
 
-async def delete_offer(ctx: Context, key: KeyRow, *, offer: Id) -> Answer[None]:
+async def delete_offer(
+    ctx: Context, key: KeyRow, by: Author | None, *, offer: Id, if_match: Match | None = None
+) -> Answer[None]:
     """Delete an offer; codes that were handed out stay good."""
     await _row(ctx, key, offer)
-    number = await ctx.store.delete_offer(offer)
+    try:
+        number = await ctx.store.delete_offer(offer, expected=expected(if_match, None), by=by)
+    except VersionMoved as error:
+        raise moved(error) from None
     if number is None:
         raise Refused("no_such_offer")
     await live(ctx, number)

@@ -14,10 +14,21 @@ from engine.decision import EVENT_KINDS, STATUSES, WITHHELD, Decision, Event
 from engine.ping import REJECT_CODES
 from engine.web.auth import ROLES
 from engine.web.encoding import ENCODINGS
+from engine.web.once import HEADER as ONCE
 from engine.web.problem import CODES, CONTENT_TYPE, Problem
 from engine.web.route import HEADERS, NDJSON, Route, Signature, is_nothing
 
 _REF: Final = "#/components/schemas/{name}"
+_ONCE: Final = {
+    "name": ONCE,
+    "in": "header",
+    "required": False,
+    "description": (
+        "A name of your own for this call, such as a random UUID: sent again within 24 h, the call "
+        "is not done again, and its answer comes again with `Idempotent-Replay: true`."
+    ),
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 _SUCCESS: Final = {
     101: "A WebSocket.",
     200: "Done.",
@@ -128,6 +139,8 @@ def _operation(route: Route, signature: Signature, schemas: list[dict[str, Any]]
     if signature.parameters is not None:
         fields = msgspec.structs.fields(signature.parameters)
         operation["parameters"] = [_parameter(route, one, next(told)) for one in fields]
+    if route.once:
+        operation.setdefault("parameters", []).append(_ONCE)
     if signature.body is not None:
         operation["requestBody"] = {"required": True, "content": _body(route, next(told))}
     if route.about:

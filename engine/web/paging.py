@@ -31,16 +31,25 @@ def page_ids(ids: Iterable[str], limit: int, cursor: str | None) -> tuple[list[s
     Raises:
         Refused: the cursor is not one of ours.
     """
-    after = _read(cursor) if cursor else ""
+    after = read_cursor(cursor) if cursor else ""
     page = heapq.nsmallest(limit + 1, (one for one in ids if one > after))
     if len(page) <= limit:
         return page, None
     page.pop()
-    return page, urlsafe_b64encode(page[-1].encode()).decode().rstrip("=")
+    return page, write_cursor(page[-1])
 
 
-def _read(cursor: str) -> str:
-    """The last id of the page before."""
+def write_cursor(last: str) -> str:
+    """The cursor of what comes after."""
+    return urlsafe_b64encode(last.encode()).decode().rstrip("=")
+
+
+def read_cursor(cursor: str) -> str:
+    """What the page before ended with.
+
+    Raises:
+        Refused: the cursor is not one of ours.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         return b64decode(padded, altchars=b"-_", validate=True).decode()

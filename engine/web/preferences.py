@@ -10,6 +10,7 @@ from msgspec import Meta
 from engine.consent import sync
 from engine.consent.lanes import name_of
 from engine.consent.record import Notice, Record, Scope, record_id
+from engine.store.audit import Author
 from engine.store.port import KeyRow, ResidentRow, VersionMoved
 from engine.web.auth import resident_of
 from engine.web.context import Context
@@ -106,6 +107,7 @@ async def put_marketing(
     ctx: Context,
     key: KeyRow,
     body: MarketingBody,
+    by: Author | None,
     *,
     resident: ResidentId,
     if_match: IfMatch | None = None,
@@ -129,12 +131,15 @@ async def put_marketing(
         notice=body.notice,
         client_ms=body.client_ms,
     )
-    return await _say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said)
+    return await _say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said, by)
 
 
-async def post_stop(ctx: Context, key: KeyRow, *, resident: ResidentId) -> Answer[Acknowledged]:
+async def post_stop(
+    ctx: Context, key: KeyRow, by: Author | None, *, resident: ResidentId
+) -> Answer[Acknowledged]:
     """Turn everything off, in one call."""
-    return await _say(ctx, key, resident, sync.stop(), sync.Said(actor=_actor(key), now_ms=0))
+    said = sync.Said(actor=_actor(key), now_ms=0)
+    return await _say(ctx, key, resident, sync.stop(), said, by)
 
 
 def _actor(key: KeyRow) -> str:
@@ -159,6 +164,7 @@ async def _say(
     resident: str,
     requested: Sequence[sync.Requested],
     said: sync.Said,
+    by: Author | None,
 ) -> Answer[Acknowledged]:
     """Write what a resident says, again if somebody wrote in between, until it is in force."""
     whom = resident_of(key, resident)
@@ -167,7 +173,7 @@ async def _say(
         resolved = _resolve(row, requested, msgspec.structs.replace(said, now_ms=ctx.clock_ms()))
         try:
             number = await ctx.store.append_records(
-                whom, resolved.records, version_before=row.version
+                whom, resolved.records, version_before=row.version, by=by
             )
         except VersionMoved:
             continue

@@ -58,6 +58,27 @@ CODES: Final[dict[str, Kind]] = {
     "last_operator_key": Kind(
         409, "Last operator key", "Make another operator key before you delete this one."
     ),
+    "idempotency_in_progress": Kind(
+        409, "Being done", "The call of that Idempotency-Key is still being done; ask again."
+    ),
+    "idempotency_lost": Kind(
+        409,
+        "Outcome unknown",
+        "Nobody knows whether the call of that Idempotency-Key was done. Look, and send it with a "
+        "new one if it was not.",
+    ),
+    "secret_shown_once": Kind(
+        409,
+        "Shown once",
+        "It was done, and the key's text was in the first answer, which is not kept. If that never "
+        "came, delete the key (GET /v1/keys, newest `created_ms`) and make another.",
+    ),
+    "version_moved": Kind(
+        412,
+        "Changed meanwhile",
+        "It is not as `If-Match` or `If-None-Match` expects: read it again; `ETag` and `version` "
+        "say what is there.",
+    ),
     "stale_version": Kind(
         412, "Settings changed", "Show the resident the latest settings and ask again."
     ),
@@ -68,6 +89,9 @@ CODES: Final[dict[str, Kind]] = {
     "invalid_body": Kind(422, "Invalid body", "The body does not have the shape described."),
     "invalid_parameter": Kind(
         422, "Invalid parameter", "A parameter of the path, query or headers is not as described."
+    ),
+    "idempotency_key_reused": Kind(
+        422, "Another call's key", "That Idempotency-Key stands for another call; take a new one."
     ),
     "invalid_ping": Kind(422, "Invalid ping", "A field of the ping is missing or of a wrong type."),
     "too_many_pings": Kind(422, "Too many pings", "Send at most 10,000 pings in one request."),
@@ -124,7 +148,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     errors: tuple[FieldError, ...] = ()
     version: int | None = None
-    """Of a resident's preferences as they are now, where the request rested on older ones."""
+    """That is there now, where the request rested on another one; 0: nothing is."""
     difference: tuple[msgspec.Raw, ...] = ()
     """What was said since the version that the request rested on, oldest first."""
     request_id: str = ""

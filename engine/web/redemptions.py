@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from engine.offers.codes import normal_code
+from engine.store.audit import Author
 from engine.store.port import ClaimRecord, KeyRow, Redemption, RedemptionRefused
 from engine.web.auth import may_see, new_id
 from engine.web.context import Context
@@ -98,11 +99,13 @@ def _check_consent(ctx: Context, claim: ClaimRecord) -> None:
         raise Refused("withdrawn")
 
 
-async def roll_back(ctx: Context, key: KeyRow, *, redemption: Id) -> Answer[None]:
+async def roll_back(
+    ctx: Context, key: KeyRow, by: Author | None, *, redemption: Id
+) -> Answer[None]:
     """Take a redemption back; its code can be used again."""
     found = await ctx.store.redemption(redemption)
     if found is None or not may_see(key, found.brand):
         raise Refused("unknown_redemption")
-    if not await ctx.store.roll_back(redemption):
+    if not await ctx.store.roll_back(redemption, by=by):
         raise Refused("unknown_redemption")
     return Answer(None, 204)

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from engine.residents import Limits, ResidentSettings
+from engine.store.audit import Author
 from engine.store.port import AlreadyThere, KeyRow, ResidentRow
 from engine.web.auth import key_hash, new_id, new_key, resident_of
 from engine.web.context import Context
@@ -65,7 +66,9 @@ class ResidentPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     follows: Annotated[tuple[Id, ...], Meta(max_length=1_000)] | UnsetType = UNSET
 
 
-async def create_resident(ctx: Context, body: NewResident) -> Answer[MadeResident]:
+async def create_resident(
+    ctx: Context, body: NewResident, by: Author | None
+) -> Answer[MadeResident]:
     """Make a resident, without any grant, and a key for their devices."""
     zone = body.timezone or ctx.config.timezone
     if errors := zone_errors("timezone", zone):
@@ -75,7 +78,7 @@ async def create_resident(ctx: Context, body: NewResident) -> Answer[MadeResiden
     resident, key = body.resident or new_id("r"), new_key("resident")
     settings = ResidentSettings(timezone=zone, language=body.language)
     try:
-        await ctx.store.create_residents({resident: settings})
+        await ctx.store.create_residents({resident: settings}, by=by)
     except AlreadyThere:
         raise Refused("resident_exists") from None
     row = KeyRow(
@@ -86,7 +89,7 @@ async def create_resident(ctx: Context, body: NewResident) -> Answer[MadeResiden
         created_ms=ctx.clock_ms(),
         resident=resident,
     )
-    await live(ctx, await ctx.store.put_key(row))
+    await live(ctx, await ctx.store.put_key(row, by=by))
     made = view(ResidentRow(id=resident, settings=settings))
     return Answer(MadeResident(**msgspec.structs.asdict(made), id=row.id, key=key), 201)
 
@@ -121,14 +124,14 @@ async def get_resident(ctx: Context, key: KeyRow, *, resident: ResidentId) -> An
 
 
 async def patch_resident(
-    ctx: Context, key: KeyRow, body: ResidentPatch, *, resident: ResidentId
+    ctx: Context, key: KeyRow, body: ResidentPatch, by: Author | None, *, resident: ResidentId
 ) -> Answer[ResidentView]:
     """Change a resident's settings."""
     row = await resident_row(ctx, key, resident)
     if body.timezone is not UNSET and (errors := zone_errors("timezone", body.timezone)):
         raise Refused("invalid_body", errors=tuple(errors))
     settings = _patched(row.settings, body)
-    number = await ctx.store.put_settings(row.id, settings)
+    number = await ctx.store.put_settings(row.id, settings, by=by)
     if number is None:
         raise Refused("unknown_resident")
     await live(ctx, number)

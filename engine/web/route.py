@@ -1,7 +1,8 @@
 """What a route is: a typed function, the address where it stands, and who may call it.
 
 A handler is an async function whose parameters say what it needs: `ctx` the service, `key` the
-caller, `body` the request's body (a type to decode it into, or `bytes`); every other parameter is
+caller, `by` the author of a write for the audit log (None for residents, whose say is its own
+record), `body` the request's body (a type to decode it into, or `bytes`); every other parameter is
 one of the path, of the query, or the header If-Match. It returns an Answer of its return type.
 """
 
@@ -17,7 +18,7 @@ T = TypeVar("T")
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
-HEADERS: Final = {"if_match": "If-Match"}
+HEADERS: Final = {"if_match": "If-Match", "if_none_match": "If-None-Match"}
 """Parameters that come in headers."""
 
 
@@ -38,6 +39,7 @@ class Signature:
     """What a handler's annotations say."""
 
     key: bool
+    by: bool
     body: Any
     """The type to decode a body into, `bytes`, or None: no body is read."""
     parameters: type[msgspec.Struct] | None
@@ -77,6 +79,10 @@ class Route:
     """Whether it is a WebSocket."""
     waits: bool = False
     """Whether calls wait for commits, so that only so many are let in at once."""
+    once: bool = False
+    """Whether a call with an Idempotency-Key is done once."""
+    secret: bool = False
+    """Whether the answer holds a secret, which is not kept."""
 
     def signature(self) -> Signature:
         """Read the handler's annotations."""
@@ -85,9 +91,10 @@ class Route:
         hints.pop("ctx")
         hints.pop("exchange", None)
         key = hints.pop("key", None) is not None
+        by = hints.pop("by", None) is not None
         body = hints.pop("body", None)
         result = None if self.socket else get_args(answer)[0]
-        return Signature(key, body, self._parameters(hints), result)
+        return Signature(key, by, body, self._parameters(hints), result)
 
     def _parameters(self, hints: dict[str, Any]) -> type[msgspec.Struct] | None:
         """One record of all parameters, with the defaults of the function."""
@@ -124,12 +131,19 @@ class Route:
             codes += [] if signature.body is bytes else ["invalid_body"]
         if signature.parameters is not None:
             codes.append("invalid_parameter")
+            if "if_none_match" in signature.parameters.__struct_fields__:
+                codes.append("version_moved")
         if self.socket:
             codes.append("upgrade_required")
         if self.stream is not None:
             codes.append("stopping")
         if self.waits or self.socket:
             codes.append("overloaded")
+        if self.once:
+            codes += ["idempotency_key_reused", "idempotency_in_progress", "idempotency_lost"]
+            codes += ["invalid_parameter", "store_unavailable"]
+        if self.secret:
+            codes.append("secret_shown_once")
         return tuple(dict.fromkeys(codes))
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.decision import Decision
 from engine.web import (
+    audit,
     brands,
     decisions,
     fences,
@@ -52,6 +53,7 @@ def _described() -> bytes:
 def _route(method: str, path: str, handler: Any, tag: str, **more: Any) -> Route:
     """A route with its examples."""
     body, answer = EXAMPLES.get(f"{method} {path}", (None, None))
+    more.setdefault("once", method not in ("GET", "HEAD"))
     return Route(
         method=method, path=path, handler=handler, tag=tag, example=body, answer=answer, **more
     )
@@ -77,6 +79,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         about=ndjson.ABOUT,
         stream=ndjson.stream_lines,
         waits=True,
+        once=False,
     ),
     _route(
         "GET",
@@ -123,7 +126,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("store_unavailable",),
     ),
-    _route("POST", "/v1/fences/covering", fences.covering, "fences", roles=MERCHANTS),
+    _route("POST", "/v1/fences/covering", fences.covering, "fences", roles=MERCHANTS, once=False),
     _route(
         "PUT",
         "/v1/fences/{fence}",
@@ -149,7 +152,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "fences",
         roles=MERCHANTS,
         statuses=(204,),
-        codes=("foreign_brand", "no_such_fence", *LIVE),
+        codes=("foreign_brand", "no_such_fence", "version_moved", *LIVE),
     ),
     _route("GET", "/v1/offers", offers.list_offers, "offers", roles=MERCHANTS),
     _route(
@@ -184,7 +187,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "offers",
         roles=MERCHANTS,
         statuses=(204,),
-        codes=("foreign_brand", "no_such_offer", *LIVE),
+        codes=("foreign_brand", "no_such_offer", "version_moved", *LIVE),
     ),
     _route(
         "POST",
@@ -220,6 +223,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=SENDERS,
         statuses=(201,),
         codes=("resident_exists", *LIVE),
+        secret=True,
     ),
     _route(
         "GET",
@@ -278,6 +282,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=OPERATOR,
         statuses=(201,),
         codes=("unknown_brand", "unknown_resident", *LIVE),
+        secret=True,
     ),
     _route("GET", "/v1/keys/{id}", keys.get_key, "keys", roles=OPERATOR, codes=("unknown_key",)),
     _route(
@@ -288,6 +293,14 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=OPERATOR,
         statuses=(204,),
         codes=("unknown_key", "last_operator_key", *LIVE),
+    ),
+    _route(
+        "GET",
+        "/v1/audit",
+        audit.list_audit,
+        "audit",
+        roles=MERCHANTS,
+        codes=("store_unavailable",),
     ),
     _route("GET", "/v1/counts", operations.counts, "operations"),
     _route("GET", "/healthz", operations.healthz, "operations"),
