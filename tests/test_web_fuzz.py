@@ -265,6 +265,14 @@ def test_frames_gone_wrong_end_only_themselves(running: Running) -> None:
     running.run(as_message(running.here, ONE))
 
 
+def test_a_control_frame_behind_a_ping_holds_up_nothing(running: Running) -> None:
+    """Both in one piece: the ping is answered at once, though nothing follows."""
+    asked = struct.pack("!BB", 0x89, 0x80) + bytes(4)
+    told = running.run(raw_frames(running.here, frame(ONE) + asked + frame(ARRAY) + asked))
+
+    assert told.count(b'"status":') == 3
+
+
 def test_requests_gone_wrong_are_told_so(running: Running) -> None:
     """Also their heads."""
     rng = random.Random(SEED)

@@ -2,13 +2,16 @@
 
 import asyncio
 import sys
-from typing import Final, Literal
+from dataclasses import dataclass
+from struct import pack
+from typing import Any, Final, Literal
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from engine.decision import Decision, encode, encode_array
 from engine.delivery.flow import Flow
 from engine.ingest import native
+from engine.ping import Ping
 from engine.store.port import KeyRow
 from engine.web.connection import LINGER_SECONDS, Stalled
 from engine.web.context import Context
@@ -19,6 +22,10 @@ from engine.web.streams import Exchange
 PROTOCOL: Final = "passby.v1"
 BEARER: Final = "bearer."
 """Begins the subprotocol by which a browser gives its key: it can set no header."""
+
+ALONE: Final = -1
+_TEXT_WHOLE: Final = 0x81
+"""FIN and the opcode of text."""
 
 _Socket = web.WebSocketResponse[Literal[False]]
 
@@ -101,7 +108,12 @@ async def stream_messages(ctx: Context, key: KeyRow, exchange: Exchange) -> web.
 
 
 class _Conversation:
-    """One open WebSocket; the shape of a part is whether it was one ping alone."""
+    """One open WebSocket.
+
+    Messages that are there already are decided together and answered by one write, as a slice of
+    lines is: each would cost more by itself than its decision. The shape of such a part is how
+    many pings each message held, ALONE for one that was no array.
+    """
 
     def __init__(self, ctx: Context, key: KeyRow, exchange: Exchange, socket: _Socket) -> None:
         self._ctx = ctx
@@ -111,7 +123,7 @@ class _Conversation:
         self._socket = socket
         self._meter = exchange.admission.meter(key, paid=0)
         self._resident = key.resident if key.role == "resident" else None
-        self._flow: Flow[bool] = Flow(
+        self._flow: Flow[list[int]] = Flow(
             ctx.answerer,
             self,
             pings_max=ctx.config.stream_lines_max,
@@ -145,18 +157,28 @@ class _Conversation:
 
     async def _read(self) -> None:
         """Take in messages until the client closes."""
-        socket, receive = self._socket, self._socket.receive
-        while not socket.closed:
-            message = await receive()
-            if message.type is WSMsgType.TEXT or message.type is WSMsgType.BINARY:
-                await self._take(message.data, is_text=message.type is WSMsgType.TEXT)
-            else:
-                return
+        slice_max, goes_on = self._ctx.config.slice_pings_max, True
+        while goes_on and not self._socket.closed:
+            part = _Part([], [], 0)
+            message = await self._socket.receive()
+            try:
+                goes_on = self._add(message, part)
+                while goes_on and len(part.items) < slice_max and len(part.shape) < slice_max:
+                    if not _has_more(self._socket):
+                        break
+                    goes_on = self._add(await self._socket.receive(), part)
+            finally:
+                # What came before a message that ends it is answered too.
+                if part.shape:
+                    await self._flow.add(self._meter.pay(part.items), part.size, part.shape)
 
-    async def _take(self, data: bytes, *, is_text: bool) -> None:
-        """Decide one message."""
+    def _add(self, message: Any, part: "_Part") -> bool:
+        """Read one message; False: there are no more."""
+        if message.type is not WSMsgType.TEXT and message.type is not WSMsgType.BINARY:
+            return False
         if not self._exchange.streams.in_force(self._key):
             raise _Closed("unauthenticated")
+        data: bytes = message.data
         try:
             given = native.decode_message(
                 data,
@@ -167,22 +189,66 @@ class _Conversation:
         except native.BodyRefused as refused:
             raise _Closed(refused.code) from None
         if isinstance(given, list):
-            await self._flow.add(self._meter.pay(given), len(data), False)
-            return
-        if is_text and isinstance(given, Decision):
-            _check_text(data)
-        await self._flow.add(self._meter.pay([given]), len(data), True)
+            part.items += given
+            part.shape.append(len(given))
+        else:
+            if isinstance(given, Decision) and message.type is WSMsgType.TEXT:
+                _check_text(data)
+            part.items.append(given)
+            part.shape.append(ALONE)
+        part.size += len(data)
+        return True
 
     async def open(self) -> None:
         """Nothing has to be said before the first decision."""
 
-    async def write(self, decisions: list[Decision], shape: bool) -> None:
-        """One message."""
-        text = encode(decisions[0]) if shape else encode_array(decisions)
-        await self._socket.send_frame(text, WSMsgType.TEXT)
+    async def write(self, decisions: list[Decision], shape: list[int]) -> None:
+        """A message for each that came, all in one write."""
+        frames: list[bytes] = []
+        at = 0
+        for held in shape:
+            if held == ALONE:
+                text = encode(decisions[at])
+                at += 1
+            else:
+                text = encode_array(decisions[at : at + held])
+                at += held
+            frames += (_frame_head(len(text)), text)
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        transport.write(b"".join(frames))
         self._ctx.metrics.count(decisions)
         if self._connection.writing_paused:
             await self._connection.drained()
+
+
+@dataclass(slots=True)
+class _Part:
+    """Messages that were there together."""
+
+    items: list[Ping | Decision]
+    shape: list[int]
+    size: int
+    """Bytes."""
+
+
+def _has_more(socket: _Socket) -> bool:
+    """Whether a message of pings is there already, so that receiving it waits for nothing."""
+    reader = socket._reader
+    if reader is None or not reader._buffer:
+        return False
+    following = reader._buffer[0][0].type
+    return following is WSMsgType.TEXT or following is WSMsgType.BINARY
+
+
+def _frame_head(length: int) -> bytes:
+    """The head of a whole message of text, as a server sends it (RFC 6455, 5.2)."""
+    if length < 126:
+        return pack("!BB", _TEXT_WHOLE, length)
+    if length < 1 << 16:
+        return pack("!BBH", _TEXT_WHOLE, 126, length)
+    return pack("!BBQ", _TEXT_WHOLE, 127, length)
 
 
 def _check_text(data: bytes) -> None:
