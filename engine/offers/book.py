@@ -65,6 +65,10 @@ class OfferBook:
         """Look at a fence anew: it was edited or deleted."""
         self._at.pop(fence_id, None)
 
+    def forget_fences(self) -> None:
+        """Look at every fence anew."""
+        self._at.clear()
+
     def waiting(self, fence: Fence, trigger: str) -> tuple[Offer, ...]:
         """Offers of any status that wait at a fence for a trigger, by id."""
         found = self._at.get(fence.id) or self._look_at(fence)

@@ -24,22 +24,24 @@ class Feed:
     Args:
         store: whose feed.
         apply: reads what changed and puts it into memory; is given each (kind, id) once, with its
-            newest number, in the order of those numbers. An error of it that is not
-            StoreUnavailable ends `run`: nothing is known any more, and the lease runs out.
+            newest number, in the order of those numbers. What takes long and is not about anybody's
+            preferences may come into memory later: then it gives the task that sees to it. An error
+            of either that is not StoreUnavailable ends `run`: nothing is known any more, and the
+            lease runs out.
         start: the number up to which memory is already true: that of the snapshot.
         lease_ms: how long memory may be trusted after the feed's end was seen.
         poll_ms: longest pause between two looks at the feed, whether somebody woke us or not.
         mono_ms: the monotonic clock, milliseconds.
 
     Attributes:
-        number: all changes up to this one are in memory.
+        number: all changes up to this one are in memory, but for those that come later.
         lease_until_mono_ms: until when memory may be trusted; 0 before the first look.
     """
 
     def __init__(
         self,
         store: Store,
-        apply: Callable[[list[Change]], Awaitable[None]],
+        apply: Callable[[list[Change]], Awaitable[asyncio.Task[None] | None]],
         *,
         start: int,
         lease_ms: int = 2_000,
@@ -52,6 +54,7 @@ class Feed:
         self._poll_ms = poll_ms
         self._mono_ms = mono_ms
         self._waiters: dict[asyncio.Future[None], int] = {}
+        self._later: set[asyncio.Task[None]] = set()
         self._ended = False
         self._looked = asyncio.Event()
         self.number = start
@@ -83,6 +86,7 @@ class Feed:
             while True:
                 try:
                     await self._catch_up()
+                    self._check_later()
                     back_off_s = BACK_OFF_MIN_S
                     await self._store.wait_for_change(self._poll_ms / 1_000)
                 except StoreUnavailable:
@@ -95,6 +99,8 @@ class Feed:
             raise
         finally:
             self._ended = True
+            for task in self._later:
+                task.cancel()
             self._looked.set()
             for waiter in self._waiters:
                 if not waiter.done():
@@ -128,6 +134,28 @@ class Feed:
         finally:
             del self._waiters[waiter]
 
+    async def settled(self, number: int, *, timeout_s: float = 5.0) -> None:
+        """Return when everything up to a number is in memory, what comes later too.
+
+        Raises:
+            StoreUnavailable: as `reached`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.reached(number, timeout_s=timeout_s)
+                if later := [task for task in self._later if not task.done()]:
+                    await asyncio.wait(later)
+        except TimeoutError:
+            raise StoreUnavailable("the change feed lags behind") from None
+        if self._ended:
+            raise StoreUnavailable("the change feed is not followed")
+
+    def _check_later(self) -> None:
+        """Let go of what has come into memory; raise what it raised."""
+        for task in [task for task in self._later if task.done()]:
+            self._later.discard(task)
+            task.result()
+
     async def _catch_up(self) -> None:
         """Apply the feed to its end, then renew the lease."""
         while True:
@@ -138,7 +166,9 @@ class Feed:
                 self._looked.set()
                 return
             newest = {(change.kind, change.id): change for change in changes}
-            await self._apply(sorted(newest.values(), key=lambda change: change.number))
+            later = await self._apply(sorted(newest.values(), key=lambda change: change.number))
+            if later is not None:
+                self._later.add(later)
             self.number = changes[-1].number
             self.changes_applied += len(changes)
             for waiter, number in self._waiters.items():

@@ -6,18 +6,33 @@ There is one way by which fences, offers and preferences come into memory, whoev
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import orjson
 
 from engine.changes import Changes
 from engine.pipeline import Engine
-from engine.store.port import Change, FenceRow, KeyRow, ResidentRow, Snapshot, Store
+from engine.store.port import (
+    Change,
+    FenceRow,
+    KeyRow,
+    OfferRow,
+    ResidentRow,
+    Snapshot,
+    Store,
+    StoreUnavailable,
+)
 from geofences.fence import Fence, FenceRejected
 from geofences.geojson import parse_fence
 
 log = logging.getLogger(__name__)
 
-_INLINE_BYTES_MAX = 64 * 1024
+INLINE_MAX: Final = 100
+"""Most things that are put one by one, where the loop is not held for long: 30 us each."""
+READ_MAX: Final = 500
+"""Most fences that are read and parsed at once."""
+AGAIN_S: Final = 0.2
+_INLINE_BYTES_MAX: Final = 64 * 1024
 """More GeoJSON than this is parsed in a thread, so that the loop is never held for long."""
 
 
@@ -46,6 +61,8 @@ class Follower:
         self._keys = keys
         self._clock_ms = clock_ms
         self._write = write
+        self._later: asyncio.Task[None] | None = None
+        """The last of the tasks that bring much in; the next one waits for it."""
 
     async def load(self, snapshot: Snapshot) -> None:
         """Take over everything, before the first ping is answered."""
@@ -59,45 +76,104 @@ class Follower:
         for key in snapshot.keys:
             self._keys[key.hash] = key
 
-    async def apply(self, changes: list[Change]) -> None:
+    async def apply(self, changes: list[Change]) -> asyncio.Task[None] | None:
         """Take over what changed; of each thing as it is now, which may be newer than the change.
 
-        The kinds go in the order in which they build on each other.
+        What residents say is in memory when this returns. Many fences, and all that changes of the
+        city while they are made ready, come in later and together, by the task that is given: so
+        that an import never keeps anybody's "no" waiting.
         """
-        ids: dict[str, list[str]] = {}
-        for change in changes:
-            ids.setdefault(change.kind, []).append(change.id)
-        if brands := ids.get("brand"):
-            for brand in await self._store.read_brands(brands):
-                self._engine.put_brand(brand.brand)
-        if fences := ids.get("fence"):
-            await self._apply_fences(fences)
-        if offers := ids.get("offer"):
-            found = {row.offer.id: row.offer for row in await self._store.read_offers(offers)}
-            for offer_id in offers:
-                if offer_id in found:
-                    self._engine.put_offer(found[offer_id])
-                else:
-                    self._engine.drop_offer(offer_id)
-        if residents := ids.get("resident"):
-            rows = await self._store.read_residents(residents)
-            self._put_residents(rows)
-            for gone in set(residents) - {row.id for row in rows}:
-                self._engine.drop_resident(gone)
-            if changed := self._engine.take_changes():
-                self._write(changed)
-        if keys := ids.get("key"):
+        ids = _by_kind(changes)
+        residents, keys = ids.pop("resident", None), ids.pop("key", None)
+        later = await self._take_city(ids) if ids else None
+        if residents:
+            await self._apply_residents(residents)
+        if keys:
             await self._apply_keys(keys)
+        return later
 
-    async def _apply_fences(self, ids: list[str]) -> None:
-        rows = await self._store.read_fences(ids)
-        if sum(len(row.feature) for row in rows) > _INLINE_BYTES_MAX:
-            fences = await asyncio.to_thread(_parsed, rows)
-        else:
-            fences = _parsed(rows)
-        self._engine.put_fences(fences)
+    async def _take_city(self, ids: dict[str, list[str]]) -> asyncio.Task[None] | None:
+        """Take over what changed of the city, now or later."""
+        before = self._later
+        if before is not None and before.done():
+            before = None
+        if before is None and "batch" not in ids and sum(map(len, ids.values())) <= INLINE_MAX:
+            await self._apply_few(ids)
+            return None
+        self._later = asyncio.create_task(self._apply_later(ids, before))
+        return self._later
+
+    async def _apply_residents(self, ids: list[str]) -> None:
+        rows = await self._store.read_residents(ids)
+        self._put_residents(rows)
         for gone in set(ids) - {row.id for row in rows}:
-            self._engine.drop_fence(gone)
+            self._engine.drop_resident(gone)
+        if changed := self._engine.take_changes():
+            self._write(changed)
+
+    async def _apply_few(self, ids: dict[str, list[str]]) -> None:
+        """Take over a few brands, fences and offers, in the order in which they build on another.
+
+        All of it is read before any is put, so that what was written together goes live together.
+        """
+        brands = await self._store.read_brands(ids.get("brand", []))
+        fences = await self._read_fences(ids.get("fence", []))
+        offers = await self._store.read_offers(ids.get("offer", []))
+        for brand in brands:
+            self._engine.put_brand(brand.brand)
+        if "fence" in ids:
+            self._engine.put_fences(fences)
+            for gone in set(ids["fence"]) - {fence.id for fence in fences}:
+                self._engine.drop_fence(gone)
+        self._put_offers(ids.get("offer", []), offers)
+
+    async def _apply_later(
+        self, ids: dict[str, list[str]], before: asyncio.Task[None] | None
+    ) -> None:
+        """Take over much of the city: made ready beside the service, then put in at once."""
+        if before is not None:
+            await asyncio.wait([before])
+        while True:
+            try:
+                await self._apply_many(ids)
+                return
+            except StoreUnavailable:
+                await asyncio.sleep(AGAIN_S)
+
+    async def _apply_many(self, ids: dict[str, list[str]]) -> None:
+        ids = dict(ids)
+        for batch in ids.pop("batch", []):
+            for kind, more in _by_kind(await self._store.read_batch(batch)).items():
+                ids[kind] = list(dict.fromkeys([*ids.get(kind, ()), *more]))
+        fence_ids = ids.get("fence", [])
+        if len(fence_ids) <= INLINE_MAX:
+            await self._apply_few(ids)
+            return
+        brands = await self._store.read_brands(ids.get("brand", []))
+        fences = []
+        for start in range(0, len(fence_ids), READ_MAX):
+            fences += await self._read_fences(fence_ids[start : start + READ_MAX])
+        offers = await self._store.read_offers(ids.get("offer", []))
+        gone = set(fence_ids) - {fence.id for fence in fences}
+        index = await asyncio.to_thread(self._engine.fences.changed, fences, gone)
+        for brand in brands:
+            self._engine.put_brand(brand.brand)
+        self._engine.swap_fences(index)
+        self._put_offers(ids.get("offer", []), offers)
+
+    async def _read_fences(self, ids: list[str]) -> list[Fence]:
+        rows = await self._store.read_fences(ids) if ids else []
+        if sum(len(row.feature) for row in rows) > _INLINE_BYTES_MAX:
+            return await asyncio.to_thread(_parsed, rows)
+        return _parsed(rows)
+
+    def _put_offers(self, ids: list[str], rows: list[OfferRow]) -> None:
+        found = {row.offer.id: row.offer for row in rows}
+        for offer_id in ids:
+            if offer_id in found:
+                self._engine.put_offer(found[offer_id])
+            else:
+                self._engine.drop_offer(offer_id)
 
     async def _apply_keys(self, ids: list[str]) -> None:
         rows = await self._store.read_keys(ids)
@@ -111,6 +187,14 @@ class Follower:
         now_ms = self._clock_ms()
         for row in rows:
             self._engine.put_resident(row.id, row.settings, row.version, row.records, now_ms=now_ms)
+
+
+def _by_kind(changes: Iterable[Change]) -> dict[str, list[str]]:
+    """The ids of each kind."""
+    ids: dict[str, list[str]] = {}
+    for change in changes:
+        ids.setdefault(change.kind, []).append(change.id)
+    return ids
 
 
 def _parsed(rows: Iterable[FenceRow]) -> list[Fence]:

@@ -9,7 +9,7 @@ from engine.web.auth import check_brand
 from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import Count, Cursor, Id, Limit, Name, Words, Zone, zone_errors
-from engine.web.live import etag, live
+from engine.web.live import etag, live_in_city
 from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
@@ -68,7 +68,7 @@ async def put_brand(
         done = await ctx.store.put_brand(written, expected=wanted, by=by)
     except VersionMoved as error:
         raise moved(error) from None
-    await live(ctx, done.number)
+    await live_in_city(ctx, done.number)
     return Answer(written, 201 if done.created else 200, {"ETag": etag(done.version)})
 
 

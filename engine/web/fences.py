@@ -14,7 +14,7 @@ from engine.web.auth import check_brand, may_see
 from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import Cursor, Id, Limit, Position
-from engine.web.live import etag, live
+from engine.web.live import etag, live_in_city
 from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
@@ -95,7 +95,7 @@ async def put_fence(
         (done,) = await ctx.store.put_fences([row], expected=wanted, by=by)
     except VersionMoved as error:
         raise moved(error) from None
-    await live(ctx, done.number)
+    await live_in_city(ctx, done.number)
     headers = {"ETag": etag(done.version)}
     return Answer(msgspec.Raw(feature), 201 if done.created else 200, headers)
 
@@ -139,7 +139,7 @@ async def delete_fence(
         raise moved(error) from None
     if number is None:
         raise Refused("no_such_fence")
-    await live(ctx, number)
+    await live_in_city(ctx, number)
     return Answer(None, 204)
 
 

@@ -19,6 +19,16 @@ async def live(ctx: Context, number: int) -> None:
         raise Refused("not_live") from None
 
 
+async def live_in_city(ctx: Context, number: int, *, timeout_s: float = 5.0) -> None:
+    """The same for brands, fences and offers, which may have to wait for an import before them."""
+    if not number:
+        return
+    try:
+        await ctx.feed.settled(number, timeout_s=timeout_s)
+    except StoreUnavailable:
+        raise Refused("not_live") from None
+
+
 def etag(version: int) -> str:
     """A version as an ETag."""
     return f'"{version}"'

@@ -34,7 +34,7 @@ from engine.web.fields import (
     one_of,
     zone_errors,
 )
-from engine.web.live import etag, live
+from engine.web.live import etag, live_in_city
 from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
@@ -121,7 +121,7 @@ async def put_offer(
         done = await ctx.store.put_offer(written, expected=wanted, by=by)
     except VersionMoved as error:
         raise moved(error) from None
-    await live(ctx, done.number)
+    await live_in_city(ctx, done.number)
     return Answer(view(written), 201 if done.created else 200, {"ETag": etag(done.version)})
 
 
@@ -246,7 +246,7 @@ async def delete_offer(
         raise moved(error) from None
     if number is None:
         raise Refused("no_such_offer")
-    await live(ctx, number)
+    await live_in_city(ctx, number)
     return Answer(None, 204)
 
 
