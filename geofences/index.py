@@ -1,14 +1,12 @@
 """Which fences cover a position: the R-tree finds candidates, an exact test keeps the right ones.
 
-Single positions ask cells that remember what the tree found; many at once ask the tree.
-
 Belongs to one thread. A fence is known to the world by its id, and inside by its slot: a small
 integer, under which the tree and the arrays have it.
 """
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, TypeAlias
 
@@ -17,10 +15,10 @@ import numpy.typing as npt
 import shapely
 
 from geofences.boundary import has_spellings, short_lines
-from geofences.cells import CellTree
 from geofences.fence import Area, BBox, Fence
 from geofences.globe import ecef, ecef_many, metres_per_degree
 from geofences.measure import Rim, bend_m, split_box
+from geofences.tree import BoxTree
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -75,7 +73,7 @@ class FenceIndex:
         self._slots[fence.id] = slot
         self._hold(slot, fence)
         for box in fence.boxes:
-            self._cells.insert(slot, box)
+            self._tree.insert(slot, box)
 
     def replace(self, fence: Fence) -> None:
         """Put a fence in the place of the one with its id, or add it where there is none."""
@@ -89,7 +87,7 @@ class FenceIndex:
             return False
         fence = self._fences[slot]
         for box in fence.boxes:
-            self._cells.delete(slot, box)
+            self._tree.delete(slot, box)
         # What is held in a free slot is never looked at; it goes when the slot is used again.
         self._free.append(slot)
         self._wide -= len(fence.boxes) > 1
@@ -187,7 +185,7 @@ class FenceIndex:
         """
         if not (-180.0 <= lon <= 180.0 and -90.0 <= lat <= 90.0):
             return ()
-        slots = self._cells.near(lon, lat, lon, lat)
+        slots = self._tree.meeting(lon, lat, lon, lat)
         return self._sift(slots, lon, lat)[0] if slots else ()
 
     def along(
@@ -212,10 +210,10 @@ class FenceIndex:
         south, north = (lat0, lat1) if lat0 < lat1 else (lat1, lat0)
         west, east = (lon0, lon1) if lon0 < lon1 else (lon1, lon0)
         if east - west <= 180.0:
-            slots = self._cells.near(west, south, east, north)
+            slots = self._tree.meeting(west, south, east, north)
         else:
             slots = self._tree.meeting(-180.0, south, west, north)
-            slots = tuple({*slots, *self._tree.meeting(east, south, 180.0, north)})
+            slots = list({*slots, *self._tree.meeting(east, south, 180.0, north)})
         if not slots:
             return (), ()
         covering, others = self._sift(slots, lon1, lat1)
@@ -250,7 +248,7 @@ class FenceIndex:
         return answers
 
     def _sift(
-        self, slots: Sequence[int], lon: float, lat: float
+        self, slots: list[int], lon: float, lat: float
     ) -> tuple[tuple[Fence, ...], list[int]]:
         """Part candidates into the fences that cover the position, sorted, and other slots."""
         covering: list[Fence] = []
@@ -259,7 +257,7 @@ class FenceIndex:
         x, y, z = ecef(lon, lat)
         point: Any = None
         many_spellings = has_spellings(lon, lat)
-        for slot in slots:
+        for slot in set(slots) if self._wide else slots:
             cx, cy, cz, near_2, far_2 = _rim_at(rims, slot * _RIM_SIZE)
             if far_2:
                 dx, dy, dz = x - cx, y - cy, z - cz
@@ -361,8 +359,7 @@ class FenceIndex:
             self._hold(slot, fence)
             slots += [slot] * len(fence.boxes)
             boxes += fence.boxes
-        self._cells = CellTree(slots, boxes)
-        self._tree = self._cells.tree
+        self._tree = BoxTree(slots, boxes)
 
     def _hold(self, slot: int, fence: Fence) -> None:
         """Put a fence into a slot of the list and arrays, which grow when it is a new one."""
