@@ -38,27 +38,31 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
 
 
-def blocks() -> list[str]:
-    """The tour's blocks of commands, in their order."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def blocks(page: str) -> list[str]:
+    """A page's blocks of commands, in their order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
     return re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_the_tour_works(demo: int, tmp_path: Path) -> None:
-    """Every block of the tour runs, and shows what the README says that it shows."""
-    script = "set -e\n" + "echo '==='\n".join(blocks()).replace(":8080", f":{demo}")
+def paste(page: str, port: int, folder: Path) -> list[str]:
+    """Run a page's blocks one after another in one shell; what each of them printed."""
+    script = "set -e\n" + "echo '==='\n".join(blocks(page)).replace(":8080", f":{port}")
     done = subprocess.run(
         ["bash", "-c", script],
-        cwd=tmp_path,
+        cwd=folder,
         env=_environment(),
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-
     assert done.returncode == 0, done.stderr
-    _, merchant, resident, why, till, off = done.stdout.split("===\n")
+    return done.stdout.split("===\n")
+
+
+def test_the_tour_works(demo: int, tmp_path: Path) -> None:
+    """Every block of the tour runs, and shows what the README says that it shows."""
+    _, merchant, resident, why, till, off = paste("README.md", demo, tmp_path)
     assert '"title":"Pizza, half price"' in merchant
     answers = [line for line in resident.splitlines() if '"decision"' in line]
     first, second = answers

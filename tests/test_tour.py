@@ -1,0 +1,96 @@
+"""The tours of the API, with curl and with the client, pasted as a stranger would."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from engine.web.routes import ROUTES
+from tests.running import ROOT
+from tests.test_readme import blocks, demo, paste
+
+__all__ = ["demo"]
+
+TOUR: Final = "docs/tutorial.md"
+CLIENT: Final = "docs/how-to/use-the-client.md"
+ELSEWHERE: Final = {"GET /v1/pings/stream": "a WebSocket, which curl does not speak"}
+
+
+def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
+    """Block by block, what stands out in each answer."""
+    shown = [block.splitlines() for block in paste(TOUR, demo, tmp_path)]
+
+    expect(shown[1], "Café Aino", '"name":"a spare one"', '"next":"', "", '"code":"unknown_key"')
+    expect(shown[2], '"id":"aino"', '"id":"aino"', '"code":"foreign_brand"')
+    expect(
+        shown[3],
+        '"radius_m":60',
+        '"Polygon"',
+        '"width_m":40',
+        '"id":"aino-yard"',
+        '"items":[{',
+        '{"fences":[["aino-door"],["aino-street"],[]]}',
+    )
+    expect(shown[4], '"path":"geometry.coordinates[0]"')
+    expect(shown[5], '"status":412', "")
+    expect(shown[6], '"status":"live"', '"trigger":"dwell"', '"total":100', '"items":[{', "")
+    expect(shown[7], '"language":"fi"', '"code":"idempotency_key_reused"')
+    expect(shown[8], '"per_day":5', '"follows":["aino"]', '"version":0')
+    expect(shown[9], '"status":"no_consent"')
+    expect(shown[10], '"version":1', '"offer":"aino-bun"')
+    expect(shown[11], '"code":"precondition_required"', '"version":2')
+    expect(
+        shown[12],
+        '"status":"rejected"',
+        '"status":"d',
+        '"status":"d',
+        '"status":"rejected"',
+        '"next_fix":{',
+    )
+    expect(shown[13], '"allowed_by":["', '"allowed_by":[]')
+    expect(shown[14], '"till":"till-1"', '"code":"already_redeemed"', "", '"redemption":"')
+    expect(shown[15], '"effect":"deny"', '"effect":"withdraw"', '"status":"no_consent"')
+    expect(shown[16], '"outcome":"deleted"')
+    expect(
+        shown[17],
+        '{"status":"ok"}',
+        '{"ready":true,',
+        '"residents":',
+        "passby_uptime_seconds",
+        '{"openapi":"3.1.0"',
+        "<!doctype html>",
+    )
+    assert len(shown) == 18
+
+
+def expect(lines: list[str], *wanted: str) -> None:
+    """Each line holds what is wanted of it, in this order."""
+    assert len(lines) == len(wanted), lines
+    for line, one in zip(lines, wanted, strict=True):
+        assert one.lower() in line.lower(), lines
+
+
+def test_every_call_is_on_the_tour() -> None:
+    """Whatever route there is stands in some block, but for those named."""
+    text = "\n".join(blocks(TOUR))
+    missing = []
+    for route in ROUTES:
+        path = re.sub(r"\\{\w+\\}", r"[^\\s'/?]+", re.escape(route.path))
+        called = rf"(api {route.method} '?{path}['?\s]|curl -sS [\"]?\$URL{path}[\"; ])"
+        if not re.search(called, text.replace('$(echo "$DONE" | pick redemption)', "$DONE")):
+            missing.append(route.name)
+
+    assert missing == list(ELSEWHERE)
+
+
+def test_the_page_of_the_client_works(demo: int, tmp_path: Path) -> None:
+    """Its phone gets the offer that it passes, and is off at the end."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / CLIENT).read_text("utf-8"), re.DOTALL)
+    (tmp_path / "phone.py").write_text(program, encoding="utf-8")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (shown,) = paste(CLIENT, demo, tmp_path)
+
+    told = shown.splitlines()[-3:]
+    assert told[0] == "version 0, positions may be used: False"
+    assert told[1].startswith("Cardamom bun: ")
+    assert told[2] == "off: True"
