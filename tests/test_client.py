@@ -403,6 +403,26 @@ def test_the_latest_settings_do_not_undo_an_off_that_waits() -> None:
     assert choices.off
 
 
+@pytest.mark.parametrize("kind", ["off", "stop"])
+def test_a_no_of_unknown_outcome_is_said_anew(kind: str) -> None:
+    """Under another Idempotency-Key; while it is being done, the same is asked again."""
+    choices, keys = Choices(), []
+    choices.narrow(choice(kind))
+    for answer in (
+        problem(409, "idempotency_in_progress", retry_after="0"),
+        problem(409, "idempotency_lost"),
+        acknowledged(1),
+    ):
+        call = choices.take(NOW)
+        assert call is not None
+        keys.append(call.headers["Idempotency-Key"])
+        outcome = choices.settle(answer, NOW, chance=0)
+
+    assert keys == ["c1-0", "c1-0", "c1-1"]
+    assert outcome is not None
+    assert (outcome.version, outcome.choice.id, len(choices)) == (1, "c1", 0)
+
+
 def test_a_refused_key_keeps_what_was_said() -> None:
     choices = Choices()
     choices.narrow(choice("off"))

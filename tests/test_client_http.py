@@ -73,7 +73,7 @@ class Gateway:
             passed = {
                 name: value
                 for name, value in request.headers.items()
-                if name in ("Authorization", "If-Match", "Content-Type")
+                if name in ("Authorization", "If-Match", "Content-Type", "Idempotency-Key")
             }
             async with self.here.session.request(
                 request.method, request.path, data=body, headers=passed

@@ -29,6 +29,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_ms: int
     id: str
     """Its own, so that it is said once even if an answer is lost."""
+    tries: int = 0
+    """How often nobody could say whether it was done, so that it is said anew."""
     seen: int = 0
     """Of "on": the version of the settings that the resident saw."""
 
@@ -164,7 +166,13 @@ class Choices:
         if reply.status in REFUSED_FOR_GOOD and problem.code != "unknown_resident":
             self.stopped = problem
             return None
-        if not 400 <= reply.status < 500 or reply.status in (408, 425, 429):
+        if problem.code == "idempotency_lost" and choice.kind != "on":
+            # A "no" may be said twice, and must not be said never.
+            if self._narrowing and self._narrowing[0] is choice:
+                self._narrowing[0] = msgspec.structs.replace(choice, tries=choice.tries + 1)
+            return None
+        waits = reply.status in (408, 425, 429) or problem.code == "idempotency_in_progress"
+        if waits or not 400 <= reply.status < 500:
             self._retry.failed(now_ms, chance=chance, asked_ms=reply.asks_to_wait_ms(now_ms))
             return None
         self._drop(choice)
@@ -216,7 +224,7 @@ def _less(widening: Choice, brands: tuple[str, ...] | None) -> Choice | None:
 
 def _call(choice: Choice) -> Call:
     """The request that says it."""
-    headers = {"Content-Type": "application/json", "Idempotency-Key": choice.id}
+    headers = {"Content-Type": "application/json", "Idempotency-Key": f"{choice.id}-{choice.tries}"}
     if choice.kind == "stop":
         return Call("POST", f"{ME}/stop", headers, b"")
     body: dict[str, object] = {"opted_in": choice.kind == "on", "client_ms": choice.client_ms}

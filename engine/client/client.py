@@ -12,8 +12,8 @@ only sends, waits, calls back and keeps.
 import asyncio
 import contextlib
 import random
+import secrets
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -133,7 +133,7 @@ class Client:
         """
         if self.choices.off:
             return False
-        ping = msgspec.structs.replace(ping, id=ping.id or uuid.uuid4().hex, next_fix=True)
+        ping = msgspec.structs.replace(ping, id=ping.id or _new_id(), next_fix=True)
         self.outbox.add(ping, now_ms())
         self._idle.clear()
         self._wake.set()
@@ -231,7 +231,7 @@ class Client:
 
     def _choice(self, kind: Literal["on", "off", "stop"], brands: tuple[str, ...] | None) -> Choice:
         now = now_ms()
-        return Choice(kind=kind, brands=brands, client_ms=now, id=uuid.uuid4().hex)
+        return Choice(kind=kind, brands=brands, client_ms=now, id=_new_id())
 
     async def _said(self, choice: Choice) -> int:
         """Keep what was said, send it, and wait for what becomes of it."""
@@ -352,6 +352,12 @@ class Client:
             return
         self._kept_s = time.monotonic()
         kept.write(self._file, kept.Kept(self.outbox.kept(), self.choices.kept()))
+
+
+def _new_id() -> str:
+    """One that nobody else makes, and that sorts by when it was made: of two fixes of one
+    millisecond the service takes the one with the lower id for the earlier one."""
+    return f"{time.time_ns():016x}{secrets.token_hex(8)}"
 
 
 def _call_back(listener: Callable[P, None] | None, *args: P.args, **kwargs: P.kwargs) -> None:
