@@ -17,6 +17,8 @@ from engine.changes import Changes
 from engine.store.memory import MemoryStore
 from engine.store.port import Committed
 from engine.web.ndjson import Lines, TooLong
+from engine.web.openapi import document
+from engine.web.routes import ROUTES
 from tests.running import until
 from tests.web_town import OPERATOR, SECRET_RESIDENT, Town, offer, town
 
@@ -117,6 +119,8 @@ async def test_a_broken_line_is_rejected_in_its_place(tmp_path: Path) -> None:
             "invalid_ping",
             None,
         ]
+        described = document(ROUTES)["components"]["schemas"]["Reject"]["properties"]["code"]
+        assert set(codes) - {None} <= set(described["enum"])
         assert [one.get("id") for one in told] == [
             *("good", None, "x", "y", None, None, None, "good")
         ]

@@ -217,10 +217,9 @@ def _tell_closed_lists(components: dict[str, Any]) -> None:
     decision["status"] = {"enum": list(STATUSES), "description": _lines(STATUSES)}
     decision["withheld"] = {"enum": [*WITHHELD, None], "description": _lines(WITHHELD)}
     components[Event.__name__]["properties"]["kind"] = {"enum": list(EVENT_KINDS)}
-    shed = ("not_durable", "stale", "overloaded")
-    components["Reject"]["properties"]["code"] = {
-        "enum": sorted({*REJECT_CODES, "invalid_ping", *shed})
-    }
+    shed = ("not_durable", "stale", "overloaded", "too_many_requests")
+    unread = ("invalid_ping", "malformed_json", "foreign_resident")
+    components["Reject"]["properties"]["code"] = {"enum": sorted({*REJECT_CODES, *unread, *shed})}
     problem = components[Problem.__name__]["properties"]
     problem["code"] = {
         "enum": list(CODES),

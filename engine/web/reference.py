@@ -60,7 +60,9 @@ def _route(route: Route, described: Mapping[str, Any]) -> str:
         rows = [(f"`{one['name']}`", one["in"], _schema(one["schema"])) for one in told]
         parts.append(_table(("parameter", "in", "type"), rows))
     if body := operation.get("requestBody"):
-        parts.append(f"Body: {_schema(body['content']['application/json']['schema'])}.\n")
+        forms = body["content"]
+        told = "" if len(forms) == 1 else f", as {', '.join(f'`{form}`' for form in forms)}"
+        parts.append(f"Body: {_schema(next(iter(forms.values()))['schema'])}{told}.\n")
     if not is_nothing(route.signature().result):
         content = operation["responses"][str(route.statuses[0])]["content"][route.content_type]
         parts.append(f"Answer: {_schema(content['schema'])}.\n")
@@ -131,8 +133,10 @@ def _decisions() -> str:
             "\n## `reject.code`\n",
             "Of a ping that was `rejected`: "
             + ", ".join(f"`{code}`" for code in REJECT_CODES)
-            + ", or `invalid_ping` for one in a batch that could not be read. Of one that was "
-            "`shed`: `not_durable`, `stale`, `overloaded`.\n",
+            + ", or `invalid_ping` for one of many that could not be read. In a stream also "
+            "`malformed_json` for a line or message that is no JSON, and `foreign_resident` for a "
+            "ping of somebody else than the key's resident. Of one that was `shed`: `not_durable`, "
+            "`stale`, `overloaded`, or, in a stream, `too_many_requests`.\n",
         )
     )
 
