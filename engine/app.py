@@ -15,6 +15,8 @@ from typing import Final
 from engine.changes import Changes, OfferCount, ResidentState
 from engine.config import Config
 from engine.delivery.answer import Answerer
+from engine.delivery.tail import Tail
+from engine.delivery.views import Views
 from engine.offers.gates import Attention
 from engine.pipeline import Engine, EngineSettings
 from engine.store.embedded import EmbeddedPostgres
@@ -38,6 +40,7 @@ FIRST_LOOK_S: Final = 5.0
 
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SLICE: Final = 500
+PRUNE_EVERY_S: Final = 10.0
 
 
 def clock_ms() -> int:
@@ -114,6 +117,7 @@ async def assemble(
     sweeping = asyncio.create_task(_sweep(engine, journal, store))
     sweeping.add_done_callback(lambda task: None if task.cancelled() else failed())
     stack.push_async_callback(_end_task, sweeping)
+    tail = await _tail(config, store, stack, failed)
     metrics = Metrics()
     answerer = Answerer(
         engine,
@@ -131,6 +135,8 @@ async def assemble(
         journal=journal,
         feed=feed,
         answerer=answerer,
+        tail=tail,
+        views=Views(engine, journal, clock_ms=clock_ms, mono_ms=mono_ms),
         keys=keys,
         clock_ms=clock_ms,
         started_ms=clock_ms(),
@@ -163,6 +169,39 @@ def _journal(config: Config, store: Store, engine: Engine) -> Journal:
         queue_max=config.queue_changes_max,
     )
     return journal
+
+
+async def _tail(
+    config: Config,
+    store: Store,
+    stack: contextlib.AsyncExitStack,
+    failed: Callable[[], None],
+) -> Tail:
+    """What follows the window of events, and what keeps it bounded, both running."""
+    tail = Tail(
+        store,
+        poll_ms=config.poll_ms,
+        every_ms=config.event_every_ms,
+        queue_max=config.event_queue_max,
+    )
+    tail.number = await store.number_events()
+    for work in (tail.run(), _prune(config, store)):
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: None if done.cancelled() else failed())
+        stack.push_async_callback(_end_task, task)
+    return tail
+
+
+async def _prune(config: Config, store: Store) -> None:
+    """Keep the window of events bounded, for ever."""
+    while True:
+        await asyncio.sleep(PRUNE_EVERY_S)
+        with contextlib.suppress(StoreUnavailable):
+            more = 1
+            while more:
+                more = await store.prune_events(
+                    age_max_ms=config.event_age_max_s * 1_000, events_max=config.events_max
+                )
 
 
 async def _sweep(engine: Engine, journal: Journal, store: Store) -> None:

@@ -60,6 +60,22 @@ class Config:
     )
     sockets_max: int = _setting(10_000, "Most WebSockets at once; more are answered 503.")
     heartbeat_seconds: int = _setting(30, "A WebSocket that is silent so long is pinged, seconds.")
+    event_heartbeat_ms: int = _setting(
+        15_000, "Longest silence of a stream of events before a comment is sent, ms."
+    )
+    event_streams_max: int = _setting(
+        10_000, "Most streams of events at once; more are answered 503."
+    )
+    event_queue_max: int = _setting(
+        1_000, "Most events kept in memory for one stream; beyond it they are read again."
+    )
+    event_every_ms: int = _setting(
+        20, "Shortest pause between two times that new events get their numbers, ms."
+    )
+    event_age_max_s: int = _setting(
+        86_400, "How long events are kept for streams to go on from, seconds."
+    )
+    events_max: int = _setting(1_000_000, "Most events kept for streams to go on from.")
     cors_origins: str = _setting(
         "", "Origins whose pages may call, comma between; `*`: all; empty: none."
     )
@@ -93,6 +109,8 @@ class Config:
             "slice_pings_max",
             "stream_lines_max",
             "heartbeat_seconds",
+            "event_heartbeat_ms",
+            "event_queue_max",
             "lease_ms",
             "poll_ms",
         ):

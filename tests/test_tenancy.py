@@ -57,6 +57,8 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "PUT /v1/residents/{resident}/preferences/marketing": RESIDENT,
     "POST /v1/residents/{resident}/stop": RESIDENT,
     "GET /v1/audit": LIST,
+    "GET /v1/events": LIST,
+    "GET /v1/residents/{resident}/offers/stream": RESIDENT,
 }
 """Route -> role -> what it gets where the brand or the resident is not its own: a code, or
 `ITS_OWN`. Which roles may call at all stands in `ALLOWED`."""
@@ -190,6 +192,8 @@ class Party:
             "PUT /v1/residents/{resident}/preferences/marketing": {"opted_in": False},
             "POST /v1/keys": {"role": "sender", "name": "gateway"},
         }
+        if route.events:
+            await self.claim()
         if route.name == "POST /v1/redemptions":
             return {"code": (await self.claim())["code"]}
         return bodies.get(route.name)
@@ -201,15 +205,25 @@ async def ask(here: Town, route: Route, of: Party, key: str | None) -> tuple[int
     for wanted in [part[1:-1] for part in route.path.split("/") if part.startswith("{")]:
         path = path.replace(f"{{{wanted}}}", await of.of(wanted))
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    if route.events:
+        headers["Last-Event-ID"] = "0"
     if route.socket:
         return await _over_a_socket(here, path, headers, here.ping(of.name))
     sent = None if body is None else msgspec.json.encode(body)
     async with here.session.request(route.method, path, data=sent, headers=headers) as answer:
-        # A stream has no end to wait for, and its head says whether it was let in.
+        # A stream has no end to wait for; all that there is comes before the first silence.
         endless = answer.content_type == "text/event-stream"
-        text = "" if endless else await answer.text()
+        text = await _until_silent(answer) if endless else await answer.text()
         refused = answer.content_type == "application/problem+json"
         return answer.status, msgspec.json.decode(text)["code"] if refused else "", text
+
+
+async def _until_silent(answer: aiohttp.ClientResponse) -> str:
+    """What a stream of events tells before it has nothing more to tell."""
+    text = b""
+    while b": still here" not in text:
+        text += await answer.content.readany()
+    return text.decode()
 
 
 async def _over_a_socket(
@@ -250,7 +264,7 @@ async def parties(here: Town) -> tuple[Party, Party, dict[str, str | None]]:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
 async def test_every_call_is_answered_as_the_table_says(tmp_path: Path, route: Route) -> None:
     """Every role, with its own and with another's."""
-    async with town(tmp_path) as here:
+    async with town(tmp_path, event_heartbeat_ms=100) as here:
         own, foreign, keys = await parties(here)
         for column in COLUMNS:
             of = foreign if column.foreign else own

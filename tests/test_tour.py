@@ -48,7 +48,15 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
         '"next_fix":{',
     )
     expect(shown[13], '"allowed_by":["', '"allowed_by":[]')
-    expect(shown[14], '"till":"till-1"', '"code":"already_redeemed"', "", '"redemption":"')
+    expect(
+        shown[14],
+        '"till":"till-1"',
+        '"code":"already_redeemed"',
+        "",
+        '"redemption":"',
+        "event: redemption",
+        "event: offer",
+    )
     expect(shown[15], '"effect":"deny"', '"effect":"withdraw"', '"status":"no_consent"')
     expect(shown[16], '"outcome":"deleted"')
     expect(

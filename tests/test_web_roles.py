@@ -24,6 +24,8 @@ ALLOWED = {
     "DELETE /v1/offers/{offer}": "operator merchant",
     "POST /v1/redemptions": "operator merchant",
     "DELETE /v1/redemptions/{redemption}": "operator merchant",
+    "GET /v1/events": "operator merchant",
+    "GET /v1/residents/{resident}/offers/stream": "operator sender resident",
     "POST /v1/residents": "operator sender",
     "GET /v1/residents/{resident}": "operator sender resident",
     "PATCH /v1/residents/{resident}": "operator sender resident",
@@ -55,6 +57,8 @@ async def test_every_route_with_every_role(tmp_path: Path) -> None:
             path = route.path.replace("{", "").replace("}", "").replace("resident/", "me/")
             path = path.replace("/v1/residents/resident", "/v1/residents/me")
             allowed = ALLOWED.get(route.name, "").split()
+            if route.events:
+                continue  # there is no end to wait for; see the test of tenancy
             nobody = await here.call(route.method, path, key=None)
             assert (nobody.status == 401) == bool(allowed), route.name
             for role, key in keys.items():

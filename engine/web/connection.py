@@ -7,6 +7,7 @@ for. aiohttp's own answers, and its log lines, quote the bytes that it could not
 
 import asyncio
 import resource
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import web
@@ -33,9 +34,10 @@ class Connection(RequestHandler):
 
     Attributes:
         streaming: whether a stream runs on it, which ends by itself when the service stops.
+        lost: called when the client is gone, by a stream that may not write for long.
     """
 
-    __slots__ = ("_config", "_head", "_look", "_owner", "_room", "_unread", "streaming")
+    __slots__ = ("_config", "_head", "_look", "_owner", "_room", "_unread", "lost", "streaming")
 
     def __init__(self, owner: "Server", config: Config, **given: Any) -> None:
         super().__init__(owner, **given)
@@ -46,6 +48,7 @@ class Connection(RequestHandler):
         self._room: asyncio.Future[None] | None = None
         self._unread = 0
         self.streaming = False
+        self.lost: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take it, or say that there is no room."""
@@ -60,6 +63,8 @@ class Connection(RequestHandler):
                 timer.cancel()
         if self._room is not None and not self._room.done():
             self._room.set_exception(ConnectionResetError("the client is gone"))
+        if self.lost is not None:
+            self.lost()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -12,6 +12,8 @@ from engine.web.metrics import Metrics
 
 if TYPE_CHECKING:
     from engine.delivery.answer import Answerer
+    from engine.delivery.tail import Tail
+    from engine.delivery.views import Views
     from engine.pipeline import Engine
     from engine.store.feed import Feed
     from engine.store.journal import Journal
@@ -27,6 +29,8 @@ class Context:
     journal: "Journal"
     feed: "Feed"
     answerer: "Answerer"
+    tail: "Tail"
+    views: "Views"
     keys: dict[str, KeyRow]
     """SHA-256 of a key, hex -> its row; the change feed keeps it live."""
     clock_ms: Callable[[], int]

@@ -24,7 +24,7 @@ from engine.web.once import HEADER as ONCE
 from engine.web.once import Once
 from engine.web.problem import Refused, response_to
 from engine.web.request_id import HEADER, request_id
-from engine.web.route import HEADERS, NDJSON, Answer, Route
+from engine.web.route import ALSO_IN_QUERY, HEADERS, NDJSON, Answer, Route
 from engine.web.streams import Exchange, Streams
 from engine.web.websocket import key_in_protocols
 
@@ -111,7 +111,7 @@ def _check_there(request: web.Request, name: str, error: Exception) -> None:
 
 def _is_stream(request: web.Request, route: Route) -> bool:
     """Whether this request is to be answered in parts."""
-    if route.socket:
+    if route.socket or route.events:
         return True
     told = request.headers.get("Content-Type")
     return told is not None and told.partition(";")[0].strip().lower() == NDJSON
@@ -124,10 +124,13 @@ def _stream_of(
     stream = route.stream
     if stream is None:
         return None
+    parameters = route.signature().parameters if route.events else None
 
     async def open_stream(request: web.Request, key: KeyRow, called: str) -> web.StreamResponse:
         headers = _common(request, key, called, admission, cors)
-        return await stream(ctx, key, Exchange(request, called, headers, admission, streams))
+        given = {} if parameters is None else _parameters(request, parameters)
+        exchange = Exchange(request, called, headers, admission, streams)
+        return await stream(ctx, key, exchange, **given)
 
     return open_stream
 
@@ -190,6 +193,8 @@ def _parameters(request: web.Request, wanted: type[msgspec.Struct]) -> dict[str,
     for name in wanted.__struct_fields__:
         source: Mapping[str, str] = request.headers if name in HEADERS else query
         text = path.get(name) or source.get(HEADERS.get(name, name))
+        if not text and name in ALSO_IN_QUERY:
+            text = query.get(name)
         if text is not None:
             given[name] = text
     try:

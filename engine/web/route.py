@@ -18,8 +18,14 @@ T = TypeVar("T")
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
-HEADERS: Final = {"if_match": "If-Match", "if_none_match": "If-None-Match"}
+HEADERS: Final = {
+    "if_match": "If-Match",
+    "if_none_match": "If-None-Match",
+    "last_event_id": "Last-Event-ID",
+}
 """Parameters that come in headers."""
+ALSO_IN_QUERY: Final = frozenset({"last_event_id"})
+"""Those of them that may come in the query as well, for clients that can set no header."""
 
 
 @dataclass(slots=True)
@@ -74,9 +80,11 @@ class Route:
     about: str = ""
     """What the description says beyond the summary, CommonMark."""
     stream: Callable[..., Awaitable[web.StreamResponse]] | None = None
-    """What answers in parts: a body of the type NDJSON, or, of a socket, every request."""
+    """What answers in parts: a body of the type NDJSON; of a socket or of events, every request."""
     socket: bool = False
     """Whether it is a WebSocket."""
+    events: bool = False
+    """Whether every request is answered by Server-Sent Events."""
     waits: bool = False
     """Whether calls wait for commits, so that only so many are let in at once."""
     once: bool = False
@@ -93,6 +101,8 @@ class Route:
         key = hints.pop("key", None) is not None
         by = hints.pop("by", None) is not None
         body = hints.pop("body", None)
+        if self.events:
+            return Signature(key, by, body, self._parameters(hints), self.result)
         result = None if self.socket else get_args(answer)[0]
         return Signature(key, by, body, self._parameters(hints), result)
 
@@ -137,7 +147,7 @@ class Route:
             codes.append("upgrade_required")
         if self.stream is not None:
             codes.append("stopping")
-        if self.waits or self.socket:
+        if self.waits or self.socket or self.events:
             codes.append("overloaded")
         if self.once:
             codes += ["idempotency_key_reused", "idempotency_in_progress", "idempotency_lost"]

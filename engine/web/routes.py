@@ -9,11 +9,14 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.decision import Decision
+from engine.decision import Decision, OfferMade
+from engine.delivery.views import OfferTold, RecallTold, Redeemed, Visit
+from engine.store.window import Transition
 from engine.web import (
     audit,
     brands,
     decisions,
+    events,
     fences,
     keys,
     ndjson,
@@ -214,6 +217,29 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         statuses=(204,),
         codes=("unknown_redemption", "store_unavailable"),
+    ),
+    _route(
+        "GET",
+        "/v1/events",
+        events.stream_events,
+        "events",
+        roles=MERCHANTS,
+        result=(Transition, Visit, OfferTold, RecallTold, Redeemed, events.GapTold),
+        content_type=events.EVENT_STREAM,
+        stream=events.stream_events,
+        events=True,
+    ),
+    _route(
+        "GET",
+        "/v1/residents/{resident}/offers/stream",
+        events.stream_offers,
+        "events",
+        roles=ANY_RESIDENT,
+        codes=("foreign_resident", "unknown_resident"),
+        result=(OfferMade, RecallTold, events.GapTold),
+        content_type=events.EVENT_STREAM,
+        stream=events.stream_offers,
+        events=True,
     ),
     _route(
         "POST",

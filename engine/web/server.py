@@ -128,6 +128,14 @@ def _watch(ctx: Context, admission: Admission) -> None:
         lambda: feed.lag_ms / 1_000 if feed.lag_ms >= 0 else -1,
     )
     watch("passby_feed_stale", "1: the lease has run out.", lambda: float(feed.stale))
+    tail = ctx.tail
+    watch("passby_event_streams", "Streams of events that are open.", lambda: len(tail))
+    watch("passby_event_number", "Number of the newest event handed out.", lambda: tail.number)
+    watch(
+        "passby_event_failures",
+        "Looks at the window of events that failed since the start.",
+        lambda: tail.failures,
+    )
     watch(
         "passby_uptime_seconds",
         "Since the start.",
