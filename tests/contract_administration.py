@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import pytest
 
+from engine.offers.offer import Offer, OfferCaps
 from engine.residents import ResidentSettings
 from engine.store.audit import ABSENT, PRESENT, AuditEntry, AuditFilter, Author
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
@@ -115,7 +116,11 @@ class AdministrationContract:
         await store.put_offer(OFFER, by=author())
 
         assert await other.put_brand(BRAND, by=author()) == Written(0, 1, created=False)
+        equal = msgspec.convert(msgspec.to_builtins(OFFER), Offer)
+        spelt = msgspec.structs.replace(equal, caps=OfferCaps(cool_down_s=int("21600")))
+        assert spelt == OFFER
         assert await other.put_offer(OFFER, by=author()) == Written(0, 1, created=False)
+        assert await other.put_offer(spelt, by=author()) == Written(0, 1, created=False)
         assert len(await store.changes_after(0)) == len(await told(store)) == 2
 
     async def test_a_version_never_means_two_things(self, store: Store, other: Store) -> None:

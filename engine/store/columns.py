@@ -6,6 +6,7 @@ import msgspec
 
 from engine.changes import Changes, StayRow
 from engine.decision import OfferMade
+from engine.offers.offer import Brand, Offer
 from engine.store.port import Rows
 from engine.store.window import transition_body
 
@@ -15,6 +16,21 @@ ALL_DAYS: Final = -1
 _encode: Final = msgspec.json.Encoder().encode
 _stays: Final = msgspec.json.Decoder(tuple[StayRow, ...])
 _made: Final = msgspec.json.Decoder(OfferMade)
+
+
+def document(thing: Brand | Offer) -> bytes:
+    """A brand or an offer as JSON with every field, so that equal ones are equal bytes.
+
+    `omit_defaults` would not do: it omits what *is* the default, and keeps what only equals it.
+    """
+    return _encode(_whole(thing))
+
+
+def _whole(value: Any) -> Any:
+    """Records as dicts of all their fields."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _whole(getattr(value, name)) for name in value.__struct_fields__}
+    return value
 
 
 def read_stays(body: bytes | None) -> tuple[StayRow, ...]:
@@ -99,9 +115,9 @@ def _recall_columns(changes: Changes) -> list[list[str]]:
 
 def staged(part: Rows) -> list[list[Any]]:
     """Rows of an import as kind, id, brand and body, each a column."""
-    rows = [("brand", brand.id, brand.id, _encode(brand)) for brand in part.brands]
+    rows = [("brand", brand.id, brand.id, document(brand)) for brand in part.brands]
     rows += [("fence", fence.id, fence.brand, fence.feature) for fence in part.fences]
-    rows += [("offer", offer.id, offer.brand, _encode(offer)) for offer in part.offers]
+    rows += [("offer", offer.id, offer.brand, document(offer)) for offer in part.offers]
     return [list(column) for column in zip(*rows, strict=True)] or [[], [], [], []]
 
 

@@ -19,7 +19,7 @@ from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store import rows
 from engine.store.audit import AuditEntry, AuditFilter, Author
-from engine.store.columns import ALL_DAYS, columns, staged
+from engine.store.columns import ALL_DAYS, columns, document, staged
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.port import (
     AlreadyThere,
@@ -196,7 +196,7 @@ class PostgresStore(PostgresWindow):
         self, brand: Brand, *, expected: Expected = None, by: Author | None = None
     ) -> Written:
         """Write a brand."""
-        row = await self._wire.row("put_brand", brand.id, _encode(brand), expected, rows.who(by))
+        row = await self._wire.row("put_brand", brand.id, document(brand), expected, rows.who(by))
         return rows.written(row)
 
     async def put_offer(
@@ -204,7 +204,7 @@ class PostgresStore(PostgresWindow):
     ) -> Written:
         """Write an offer."""
         row = await self._wire.row(
-            "put_offer", offer.id, offer.brand, _encode(offer), expected, rows.who(by)
+            "put_offer", offer.id, offer.brand, document(offer), expected, rows.who(by)
         )
         return rows.written(row)
 

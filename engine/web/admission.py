@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from engine.decision import Decision, Reject
 from engine.delivery.answer import shed
@@ -18,6 +19,7 @@ class Admission:
 
     def __init__(self, ctx: Context) -> None:
         self.waiting = 0
+        self.imports = Places(ctx.config.imports_max)
         self._ctx = ctx
         self._waiting_max = ctx.config.waiting_max
         self._gate = Gate(ctx.keys)
@@ -64,6 +66,25 @@ class Admission:
             yield
         finally:
             self.waiting -= 1
+
+
+@dataclass(slots=True)
+class Places:
+    """Some places, each taken for a while."""
+
+    most: int
+    taken: int = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of them; none left: `overloaded`."""
+        if self.taken >= self.most:
+            raise Refused("overloaded")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
 
 
 class Meter:

@@ -52,17 +52,7 @@ async def put_brand(
 ) -> Answer[Brand]:
     """Write a brand, new or not."""
     check_brand(key, brand)
-    zone = body.timezone or ctx.config.timezone
-    errors = id_errors(body.id, brand) + zone_errors("timezone", zone)
-    if errors:
-        raise Refused("invalid_body", errors=tuple(errors))
-    written = Brand(
-        id=brand,
-        name=body.name,
-        categories=tuple(dict.fromkeys(body.categories)),
-        timezone=zone,
-        caps=BrandCaps(per_resident_day=body.caps.per_resident_day),
-    )
+    written = brand_of(ctx, brand, body)
     wanted = expected(if_match, if_none_match)
     try:
         done = await ctx.store.put_brand(written, expected=wanted, by=by)
@@ -70,6 +60,21 @@ async def put_brand(
         raise moved(error) from None
     await live_in_city(ctx, done.number)
     return Answer(written, 201 if done.created else 200, {"ETag": etag(done.version)})
+
+
+def brand_of(ctx: Context, brand: str, body: BrandBody) -> Brand:
+    """The brand that a body means."""
+    zone = body.timezone or ctx.config.timezone
+    errors = id_errors(body.id, brand) + zone_errors("timezone", zone)
+    if errors:
+        raise Refused("invalid_body", errors[0].detail, errors=tuple(errors))
+    return Brand(
+        id=brand,
+        name=body.name,
+        categories=tuple(dict.fromkeys(body.categories)),
+        timezone=zone,
+        caps=BrandCaps(per_resident_day=body.caps.per_resident_day),
+    )
 
 
 async def get_brand(ctx: Context, key: KeyRow, *, brand: Id) -> Answer[Brand]:

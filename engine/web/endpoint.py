@@ -26,6 +26,7 @@ from engine.web.problem import Refused, response_to
 from engine.web.request_id import HEADER, request_id
 from engine.web.route import ALSO_IN_QUERY, HEADERS, NDJSON, Answer, Route
 from engine.web.streams import Exchange, Streams
+from engine.web.upload import Upload, uploaded
 from engine.web.websocket import key_in_protocols
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,7 +40,8 @@ def endpoint(
     route: Route, ctx: Context, admission: Admission, streams: Streams, cors: Cors
 ) -> Handler:
     """The function that answers a route's requests."""
-    call, open_stream = _call_of(route, ctx), _stream_of(route, ctx, admission, streams, cors)
+    call = _call_of(route, ctx, admission)
+    open_stream = _stream_of(route, ctx, admission, streams, cors)
     roles, waits, name = route.roles, route.waits, route.name
     count, level = ctx.metrics.count_request, logging.DEBUG if route.waits else logging.INFO
 
@@ -139,11 +141,11 @@ def _ms_since(started_s: float) -> float:
     return (perf_counter() - started_s) * 1_000
 
 
-def _call_of(route: Route, ctx: Context) -> _Call:
+def _call_of(route: Route, ctx: Context, admission: Admission) -> _Call:
     """How a request becomes a call of the route's handler."""
     handler, config, signature = route.handler, ctx.config, route.signature()
     takes_key, wants, parameters = signature.key, signature.body, signature.parameters
-    decoder = None if wants in (None, bytes) else msgspec.json.Decoder(wants)
+    decoder = None if wants in (None, bytes, Upload) else msgspec.json.Decoder(wants)
     once = Once(ctx)
 
     async def call(request: web.Request, key: KeyRow | None, called: str) -> Answer[Any]:
@@ -153,9 +155,19 @@ def _call_of(route: Route, ctx: Context) -> _Call:
             given["by"] = _author(ctx, route, key, called)
         if parameters is not None:
             given.update(_parameters(request, parameters))
+        if wants is Upload:
+            with admission.imports.place():
+                async with uploaded(request, config) as upload:
+                    given["body"] = upload
+                    return await do(request, key, given, upload.digest)
         if wants is not None:
             body = await read_body(request, config)
             given["body"] = body if decoder is None else decode(decoder, body)
+        return await do(request, key, given, body)
+
+    async def do(
+        request: web.Request, key: KeyRow | None, given: dict[str, Any], body: bytes
+    ) -> Answer[Any]:
         name = request.headers.get(ONCE) if route.once else None
         if name is None or key is None:
             answer: Answer[Any] = await handler(ctx, **given)

@@ -57,6 +57,13 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True):
     properties: FenceProperties
 
 
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    """A GeoJSON FeatureCollection of fences."""
+
+    type: Literal["FeatureCollection"]
+    features: list[Feature]
+
+
 class Positions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Positions to ask about, `[lon, lat]`."""
 

@@ -5,7 +5,7 @@ from engine.web.context import Context
 from engine.web.problem import Refused
 
 
-async def live(ctx: Context, number: int) -> None:
+async def live(ctx: Context, number: int, *, timeout_s: float = 5.0) -> None:
     """Wait until this process has followed the change feed up to a number; 0: nothing to wait for.
 
     Raises:
@@ -14,7 +14,7 @@ async def live(ctx: Context, number: int) -> None:
     if not number:
         return
     try:
-        await ctx.feed.reached(number)
+        await ctx.feed.reached(number, timeout_s=timeout_s)
     except StoreUnavailable:
         raise Refused("not_live") from None
 

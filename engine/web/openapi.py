@@ -11,6 +11,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from engine.decision import EVENT_KINDS, STATUSES, WITHHELD, Decision, Event
+from engine.ingest.rows import COLUMNS
 from engine.ping import REJECT_CODES
 from engine.web.auth import ROLES
 from engine.web.encoding import ENCODINGS
@@ -29,6 +30,7 @@ _ONCE: Final = {
     ),
     "schema": {"type": "string", "minLength": 1, "maxLength": 255},
 }
+_TABLE: Final = {"type": "string", "examples": [f"{','.join(COLUMNS)}\n"]}
 _SUCCESS: Final = {
     101: "A WebSocket.",
     200: "Done.",
@@ -104,7 +106,7 @@ def _types(route: Route, signature: Signature) -> list[Any]:
     if signature.parameters is not None:
         wanted += [one.type for one in msgspec.structs.fields(signature.parameters)]
     if signature.body is not None:
-        wanted.append(route.body if signature.body is bytes else signature.body)
+        wanted.append(route.body or signature.body)
     if not is_nothing(signature.result):
         wanted.append(route.result or signature.result)
     return wanted
@@ -155,10 +157,20 @@ def _operation(route: Route, signature: Signature, schemas: list[dict[str, Any]]
 
 def _body(route: Route, schema: dict[str, Any]) -> dict[str, Any]:
     """What a body may be; the first of several schemas is that of a stream's line."""
+    if route.forms:
+        return {
+            form: {"schema": _TABLE if form == "text/csv" else schema, **_row_example(route, form)}
+            for form in route.forms
+        }
     content = {"application/json": {"schema": schema, **_example(route.example)}}
     if route.stream is not None:
         content[NDJSON] = {"schema": schema["oneOf"][0]}
     return content
+
+
+def _row_example(route: Route, form: str) -> dict[str, Any]:
+    """The example of a route that takes files: of the first of its forms."""
+    return _example(route.example) if form == route.forms[0] else {}
 
 
 def _parameter(route: Route, one: Any, schema: dict[str, Any]) -> dict[str, Any]:

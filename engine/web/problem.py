@@ -26,6 +26,12 @@ class Kind(NamedTuple):
 CODES: Final[dict[str, Kind]] = {
     "malformed_json": Kind(400, "Malformed JSON", "The body must be JSON text (RFC 8259)."),
     "unreadable_request": Kind(400, "Unreadable request", "The request must be valid HTTP/1.1."),
+    "not_a_collection": Kind(
+        400, "No FeatureCollection", "The body must be a GeoJSON FeatureCollection (RFC 7946)."
+    ),
+    "bad_header": Kind(
+        400, "Unknown columns", "The first line of the table must name its columns."
+    ),
     "unauthenticated": Kind(
         401, "No valid key", "Send `Authorization: Bearer <key>` with a key that is in force."
     ),
@@ -95,6 +101,7 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "invalid_ping": Kind(422, "Invalid ping", "A field of the ping is missing or of a wrong type."),
     "too_many_pings": Kind(422, "Too many pings", "Send at most 10,000 pings in one request."),
+    "too_many_rows": Kind(422, "Too many rows", "Send the rows in several imports."),
     "invalid_fence": Kind(422, "Invalid fence", "The Feature can't be used as a fence."),
     "invalid_offer": Kind(422, "Invalid offer", "The offer contradicts itself."),
     "unknown_brand": Kind(422, "Unknown brand", "Write the brand first: PUT /v1/brands/{brand}."),

@@ -68,6 +68,8 @@ class Route:
     codes: tuple[str, ...] = ()
     """Of errors, besides those that its shape brings with it."""
     content_type: str = JSON
+    forms: tuple[str, ...] = ()
+    """Media types of a body that is an Upload; any other is told by its beginning."""
     body: Any = None
     """What the description shows where the handler decodes the bytes by itself; a tuple of types
     means one of them."""
@@ -138,7 +140,10 @@ class Route:
         if signature.body is not None:
             codes += ["malformed_json", "unreadable_request", "slow_body", "body_too_large"]
             codes.append("unsupported_encoding")
-            codes += [] if signature.body is bytes else ["invalid_body"]
+            if self.forms:
+                codes += ["too_many_rows", "overloaded"]
+            elif signature.body is not bytes:
+                codes.append("invalid_body")
         if signature.parameters is not None:
             codes.append("invalid_parameter")
             if "if_none_match" in signature.parameters.__struct_fields__:

@@ -17,7 +17,9 @@ from engine.web import (
     brands,
     decisions,
     events,
+    exports,
     fences,
+    imports,
     keys,
     ndjson,
     offers,
@@ -25,19 +27,24 @@ from engine.web import (
     pings,
     preferences,
     redemptions,
+    resident_rows,
     residents,
     websocket,
 )
 from engine.web.context import Context
 from engine.web.examples import EXAMPLES
 from engine.web.openapi import document
-from engine.web.route import Answer, Route
+from engine.web.route import NDJSON, Answer, Route
 
 OPERATOR: Final = ("operator",)
 MERCHANTS: Final = ("operator", "merchant")
 SENDERS: Final = ("operator", "sender")
 RESIDENTS: Final = ("operator", "resident")
 ANY_RESIDENT: Final = ("operator", "sender", "resident")
+ROWS: Final = (
+    "A row that can't be used is `rejected` and spoils no other. The body has a limit of its own "
+    "(`import_bytes_max`), and may come with `Content-Encoding` gzip or zstd."
+)
 LIVE: Final = ("store_unavailable", "not_live")
 """What any write that must be live can fail with."""
 
@@ -123,11 +130,42 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     _route(
         "GET",
+        "/v1/brands/{brand}/export",
+        exports.export_brand,
+        "brands",
+        roles=MERCHANTS,
+        content_type=NDJSON,
+        codes=("foreign_brand", "no_such_brand", "store_unavailable"),
+    ),
+    _route(
+        "POST",
+        "/v1/brands/{brand}/import",
+        exports.import_brand,
+        "brands",
+        roles=MERCHANTS,
+        forms=(NDJSON,),
+        body=exports.Line,
+        codes=("foreign_brand", *LIVE),
+        about=ROWS,
+    ),
+    _route(
+        "GET",
         "/v1/fences",
         fences.list_fences,
         "fences",
         roles=MERCHANTS,
         codes=("store_unavailable",),
+    ),
+    _route(
+        "POST",
+        "/v1/fences/import",
+        imports.import_fences,
+        "fences",
+        roles=MERCHANTS,
+        forms=("application/geo+json", "application/geo+json-seq", NDJSON, "text/csv"),
+        body=(fences.Features, fences.Feature),
+        codes=("foreign_brand", "not_a_collection", "bad_header", *LIVE),
+        about=ROWS,
     ),
     _route("POST", "/v1/fences/covering", fences.covering, "fences", roles=MERCHANTS, once=False),
     _route(
@@ -250,6 +288,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(201,),
         codes=("resident_exists", *LIVE),
         secret=True,
+    ),
+    _route(
+        "POST",
+        "/v1/residents/import",
+        resident_rows.import_residents,
+        "residents",
+        roles=OPERATOR,
+        forms=(NDJSON,),
+        body=resident_rows.ResidentLine,
+        codes=LIVE,
+        about=ROWS,
     ),
     _route(
         "GET",

@@ -1,0 +1,171 @@
+"""Residents whom a city brings along, with the opt-ins that it already holds and their proof.
+
+An import never widens what somebody said here: it makes residents, and speaks for those who never
+said anything. Whoever has said something keeps just that.
+"""
+
+from functools import partial
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from engine.consent import sync
+from engine.ingest.rows import FileRefused, Row, RowRefused, read_rows
+from engine.residents import ResidentSettings
+from engine.store.audit import Author
+from engine.store.port import ResidentRow
+from engine.store.staging import Intake
+from engine.web.body import decode
+from engine.web.context import Context
+from engine.web.fields import Id, Name, Zone, zone_errors
+from engine.web.imports import LIVE_S, DryRun, Imported, report
+from engine.web.live import live
+from engine.web.problem import FieldError, Refused
+from engine.web.residents import Language
+from engine.web.route import Answer
+from engine.web.upload import Upload
+
+
+class ResidentChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Offers on or off, for all brands or for some."""
+
+    opted_in: bool
+    brands: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=1_000)] | None = None
+
+
+class Proof(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True
+):
+    """Where the city keeps the evidence; it stands in the resident's record and receipt."""
+
+    source: Name
+    """The system or the form, such as `city-portal`."""
+    reference: Name
+    """What finds it there."""
+    notice: Name | None = None
+    """The text that the resident was shown, by its name and version."""
+
+
+class ResidentLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A resident of an import."""
+
+    resident: Id
+    timezone: Zone | None = None
+    """The city's by default."""
+    language: Language = "en"
+    marketing: ResidentChoice | None = None
+    proof: Proof | None = None
+    """Required where `opted_in` is true."""
+    at_ms: Annotated[int, Meta(ge=0, le=1 << 53)] | None = None
+    """When it was said; kept as a claim. What holds counts from the import."""
+
+
+_line: Final = msgspec.json.Decoder(ResidentLine)
+
+
+async def import_residents(
+    ctx: Context, body: Upload, by: Author | None, *, dry_run: DryRun = False
+) -> Answer[Imported]:
+    """Import residents with their marketing choices and the proof; a say is never widened."""
+    make = partial(
+        _made,
+        zone=ctx.config.timezone,
+        brands=frozenset(ctx.engine.book.brands),
+        now_ms=ctx.clock_ms(),
+    )
+    rows = read_rows(body.file, "lines")
+    intake: Intake[ResidentRow] = Intake(
+        rows, make, lambda row, _: _said(row, ""), rows_max=ctx.config.import_rows_max
+    )
+    created = updated = unchanged = number = 0
+    try:
+        async for made in intake.slices():
+            fresh = {
+                one.id: (row, one) for row, one in made if not intake.twice(row, "resident", one.id)
+            }
+            there = {one.id: one for one in await ctx.store.read_residents(list(fresh))}
+            wanted: list[ResidentRow] = []
+            for row, one in fresh.values():
+                kept = there.get(one.id)
+                if kept is None or (kept.version == 0 and one.records):
+                    wanted.append(one)
+                    created += kept is None
+                    updated += kept is not None
+                elif _is_same(kept, one):
+                    unchanged += 1
+                else:
+                    intake.reject(_said(row, one.id))
+            if dry_run or not wanted:
+                continue
+            done = await ctx.store.import_residents(wanted, by=by)
+            number = max(number, done.number)
+            for lost in [one.id for one in wanted if one.id not in done.written]:
+                created -= lost not in there
+                updated -= lost in there
+                intake.reject(_said(fresh[lost][0], lost))
+    except FileRefused as refused:
+        raise Refused(refused.code, str(refused)) from None
+    await live(ctx, number, timeout_s=LIVE_S)
+    return Answer(report(intake, created, updated, unchanged, dry_run=dry_run))
+
+
+def _said(row: int, resident: str) -> RowRefused:
+    told = "The resident has said something here, which an import does not change."
+    return RowRefused(row, "already_said", "marketing", told, resident or None)
+
+
+def _is_same(kept: ResidentRow, one: ResidentRow) -> bool:
+    """Whether the row brings nothing that this resident did not bring along before."""
+    if not one.records:
+        return True
+    if not kept.records or kept.records[0].actor != "agent":
+        return False
+    first = kept.records[: len(one.records)]
+    return [_what(record) for record in first] == [_what(record) for record in one.records]
+
+
+def _what(record: Any) -> tuple[Any, ...]:
+    return record.effect, record.purpose, record.actions, record.scope, record.proof
+
+
+def _made(row: Row, *, zone: str, brands: frozenset[str], now_ms: int) -> ResidentRow | RowRefused:
+    """The resident that a row means."""
+    try:
+        line = decode(_line, msgspec.json.encode(row.value))
+    except Refused as refused:
+        first = (*refused.problem.errors, FieldError("", "invalid_body", ""))[0]
+        return RowRefused(row.number, first.code, first.path, first.detail)
+    wrong = _error(line, brands)
+    if wrong is not None:
+        return RowRefused(row.number, wrong.code, wrong.path, wrong.detail, line.resident)
+    settings = ResidentSettings(timezone=line.timezone or zone, language=line.language)
+    resident = ResidentRow(id=line.resident, settings=settings)
+    if line.marketing is None:
+        return resident
+    said = sync.Said(
+        actor="agent",
+        now_ms=now_ms,
+        client_ms=line.at_ms,
+        proof=None if line.proof is None else msgspec.json.encode(line.proof).decode(),
+    )
+    asked = sync.marketing(line.marketing.opted_in, line.marketing.brands)
+    records = sync.resolve(resident, asked, said).records
+    return msgspec.structs.replace(resident, records=records)
+
+
+def _error(line: ResidentLine, brands: frozenset[str]) -> FieldError | None:
+    """The first thing that is wrong with a row."""
+    if line.resident == "me":
+        return FieldError("resident", "reserved", "Not `me`.")
+    if line.timezone is not None and (errors := zone_errors("timezone", line.timezone)):
+        return errors[0]
+    if line.marketing is None:
+        return None
+    if line.marketing.opted_in and line.proof is None:
+        return FieldError("proof", "missing_field", "An opt-in needs its proof.")
+    for place, brand in enumerate(line.marketing.brands or ()):
+        if brand not in brands:
+            path = f"marketing.brands[{place}]"
+            return FieldError(path, "unknown_brand", "There is no such brand.")
+    return None
