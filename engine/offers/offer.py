@@ -27,8 +27,12 @@ class Brand(msgspec.Struct, frozen=True, kw_only=True):
     caps: BrandCaps = BrandCaps()
 
 
-class OfferCaps(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Limits of an offer towards one resident; None: none of that kind."""
+class OfferCaps(msgspec.Struct, frozen=True):
+    """Limits of an offer towards one resident; None: none of that kind.
+
+    Written out whole: msgspec leaves out a default only where it is the very object, so that equal
+    offers would not have equal bytes, and one written again as it was would be told as changed.
+    """
 
     per_resident_day: int | None = None
     per_resident_total: int | None = None
