@@ -33,23 +33,26 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
     )
     expect(shown[4], '"path":"geometry.coordinates[0]"')
     expect(shown[5], '"status":412', "")
-    expect(shown[6], '"status":"live"', '"trigger":"dwell"', '"total":100', '"items":[{', "")
-    expect(shown[7], '"language":"fi"', '"code":"idempotency_key_reused"')
-    expect(shown[8], '"per_day":5', '"follows":["aino"]', '"version":0')
-    expect(shown[9], '"status":"no_consent"')
-    expect(shown[10], '"version":1', '"offer":"aino-bun"')
-    expect(shown[11], '"code":"precondition_required"', '"version":2')
+    expect(shown[6], '"created":1', '"rejected_count":1')
+    expect(shown[7], '"status":"live"', '"trigger":"dwell"', '"total":100', '"items":[{', "")
+    expect(shown[8], '"created":0,"updated":0')
+    expect(shown[9], '"language":"fi"', '"code":"idempotency_key_reused"')
+    expect(shown[10], '"per_day":5', '"follows":["aino"]', '"version":0')
+    expect(shown[11], '"created":1')
+    expect(shown[12], '"status":"no_consent"')
+    expect(shown[13], '"version":1', '"offer":"aino-bun"')
+    expect(shown[14], '"code":"precondition_required"', '"version":2')
     expect(
-        shown[12],
+        shown[15],
         '"status":"rejected"',
         '"status":"d',
         '"status":"d',
         '"status":"rejected"',
         '"next_fix":{',
     )
-    expect(shown[13], '"allowed_by":["', '"allowed_by":[]')
+    expect(shown[16], '"allowed_by":["', '"allowed_by":[]')
     expect(
-        shown[14],
+        shown[17],
         '"till":"till-1"',
         '"code":"already_redeemed"',
         "",
@@ -57,10 +60,10 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
         "event: redemption",
         "event: offer",
     )
-    expect(shown[15], '"effect":"deny"', '"effect":"withdraw"', '"status":"no_consent"')
-    expect(shown[16], '"outcome":"deleted"')
+    expect(shown[18], '"effect":"deny"', '"effect":"withdraw"', '"status":"no_consent"')
+    expect(shown[19], '"outcome":"deleted"')
     expect(
-        shown[17],
+        shown[20],
         '{"status":"ok"}',
         '{"ready":true,',
         '"residents":',
@@ -68,7 +71,7 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
         '{"openapi":"3.1.0"',
         "<!doctype html>",
     )
-    assert len(shown) == 18
+    assert len(shown) == 21
 
 
 def expect(lines: list[str], *wanted: str) -> None:
