@@ -19,7 +19,7 @@ TOLD: Final = ("decision", "resident", "at_ms", "status", "events", "offer", "wi
 FREEZES_MAX: Final = 50
 COMMITTING: Final = (
     "select exists (select from pg_stat_activity where state = 'active' "
-    "and query like '%commit_group(%' and pid <> pg_backend_pid())"
+    "and query like '%commit_told(%' and pid <> pg_backend_pid())"
 )
 QUIET_S: Final = 0.05
 """How long nothing more is read from a frozen service before it counts as drained."""
