@@ -118,5 +118,8 @@ async def _demo(config: Config, arguments: argparse.Namespace) -> int:
         walking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await walking
-        say(f"{demo.pings} pings answered, {demo.offers} offers made")
+        say(
+            f"{demo.pings} pings answered, {demo.spared} not sent because they could not matter, "
+            f"{demo.offers} offers made"
+        )
     return DONE
