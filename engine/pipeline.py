@@ -306,8 +306,8 @@ class Engine:
         self.adviser.forget()
 
     def swap_fences(self, fences: FenceIndex) -> None:
-        """Another index takes the place of the one so far, from the next ping on; O(1)."""
-        self.fences.become(fences)
+        """Another index takes the place of the one so far, and gets what that held; O(1)."""
+        self.fences.swap(fences)
         self.book.forget_fences()
         self.adviser.forget()
 

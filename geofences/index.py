@@ -116,9 +116,15 @@ class FenceIndex:
         made._rebuild(by_id)
         return made
 
-    def become(self, other: "FenceIndex") -> None:
-        """Hold what another index holds, which is not used any more; all of it at once."""
-        vars(self).update(vars(other))
+    def swap(self, other: "FenceIndex") -> None:
+        """Hold what another index holds, and let it hold what this one held; all of it at once."""
+        mine, theirs = dict(vars(self)), dict(vars(other))
+        vars(self).update(theirs)
+        vars(other).update(mine)
+
+    def clear(self) -> None:
+        """Let go of everything. To free a large tree takes a while: a thread's work."""
+        self._rebuild({})
 
     def get(self, fence_id: str) -> Fence | None:
         """The fence of this id, if it is there."""

@@ -11,7 +11,7 @@ from engine.pipeline import Engine, EngineSettings
 from engine.store.feed import Feed
 from engine.store.follow import INLINE_MAX, Follower
 from engine.store.memory import MemoryStore
-from engine.store.port import Change, FenceRow, Rows, StoreUnavailable
+from engine.store.port import FenceRow, Rows, StoreUnavailable
 from tests.contract_store import BRAND, OFFER, SETTINGS, record
 
 MANY = INLINE_MAX * 3
@@ -41,7 +41,7 @@ class Slow(MemoryStore):
         self.fault: Exception | None = None
         self.asked = 0
 
-    async def read_batch(self, batch: str) -> list[Change]:
+    async def read_batch(self, batch: str) -> dict[str, list[str]]:
         self.asked += 1
         await self.gate.wait()
         if self.fault is not None:

@@ -24,6 +24,7 @@ from engine.store.port import (
 )
 from geofences.fence import Fence, FenceRejected
 from geofences.geojson import parse_fence
+from geofences.index import FenceIndex
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +144,8 @@ class Follower:
     async def _apply_many(self, ids: dict[str, list[str]]) -> None:
         ids = dict(ids)
         for batch in ids.pop("batch", []):
-            for kind, more in _by_kind(await self._store.read_batch(batch)).items():
-                ids[kind] = list(dict.fromkeys([*ids.get(kind, ()), *more]))
+            for kind, more in (await self._store.read_batch(batch)).items():
+                ids[kind] = more if kind not in ids else ids[kind] + more
         fence_ids = ids.get("fence", [])
         if len(fence_ids) <= INLINE_MAX:
             await self._apply_few(ids)
@@ -154,12 +155,12 @@ class Follower:
         for start in range(0, len(fence_ids), READ_MAX):
             fences += await self._read_fences(fence_ids[start : start + READ_MAX])
         offers = await self._store.read_offers(ids.get("offer", []))
-        gone = set(fence_ids) - {fence.id for fence in fences}
-        index = await asyncio.to_thread(self._engine.fences.changed, fences, gone)
+        index = await asyncio.to_thread(_changed, self._engine.fences, fence_ids, fences)
         for brand in brands:
             self._engine.put_brand(brand.brand)
         self._engine.swap_fences(index)
         self._put_offers(ids.get("offer", []), offers)
+        await asyncio.to_thread(index.clear)
 
     async def _read_fences(self, ids: list[str]) -> list[Fence]:
         rows = await self._store.read_fences(ids) if ids else []
@@ -187,6 +188,11 @@ class Follower:
         now_ms = self._clock_ms()
         for row in rows:
             self._engine.put_resident(row.id, row.settings, row.version, row.records, now_ms=now_ms)
+
+
+def _changed(index: FenceIndex, ids: list[str], fences: list[Fence]) -> FenceIndex:
+    """The index with these fences as they are, and without those that are no more."""
+    return index.changed(fences, set(ids) - {fence.id for fence in fences})
 
 
 def _by_kind(changes: Iterable[Change]) -> dict[str, list[str]]:

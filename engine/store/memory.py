@@ -206,9 +206,9 @@ class MemoryStore(MemoryWindow):
         rows = [part async for part in parts]
         return self._open_shared().put_together(rows, None if dry_run else by, dry_run=dry_run)
 
-    async def read_batch(self, batch: str) -> list[Change]:
+    async def read_batch(self, batch: str) -> dict[str, list[str]]:
         """What an import wrote."""
-        return self._open_shared().batches.get(batch, [])
+        return self._open_shared().batches.get(batch, {})
 
     async def audit(self, wanted: AuditFilter, *, limit: int) -> list[AuditEntry]:
         """Entries of the audit log, newest first."""

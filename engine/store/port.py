@@ -311,8 +311,8 @@ class Store(EventStore, Protocol):
             dry_run: only count.
         """
 
-    async def read_batch(self, batch: str) -> list[Change]:
-        """What an import wrote, by kind and id; the numbers are 0."""
+    async def read_batch(self, batch: str) -> dict[str, list[str]]:
+        """What an import wrote: kind -> ids."""
 
     async def delete_fence(
         self, fence: str, *, expected: Expected = None, by: Author | None = None

@@ -257,10 +257,12 @@ class PostgresStore(PostgresWindow):
             assert row is not None
             return Together(**row)
 
-    async def read_batch(self, batch: str) -> list[Change]:
+    async def read_batch(self, batch: str) -> dict[str, list[str]]:
         """What an import wrote."""
-        parts = await self._wire.fetch("read_batch", batch)
-        return [Change(0, part["kind"], id_) for part in parts for id_ in part["ids"]]
+        ids: dict[str, list[str]] = {}
+        for part in await self._wire.fetch("read_batch", batch):
+            ids.setdefault(part["kind"], []).extend(part["ids"])
+        return ids
 
     async def put_key(self, key: KeyRow, *, by: Author | None = None) -> int:
         """Write a key."""

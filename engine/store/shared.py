@@ -82,7 +82,7 @@ class Shared:
         self.last_versions: dict[tuple[str, str], int] = {}
         """Of what was deleted: made anew, it goes on from there."""
         self.entries: list[AuditEntry] = []
-        self.batches: dict[str, list[Change]] = {}
+        self.batches: dict[str, dict[str, list[str]]] = {}
         self.calls: dict[tuple[str, str], Kept] = {}
         self.listeners: set[asyncio.Event] = set()
         self.window = Window()
@@ -190,7 +190,9 @@ class Shared:
         if outcomes["created"] + outcomes["updated"] and not dry_run:
             wrote = sorted((kind, one.id) for kind, one in done if one.outcome != "unchanged")
             batch = f"batch-{len(self.batches)}"
-            self.batches[batch] = [Change(0, kind, id_) for kind, id_ in wrote]
+            ids = self.batches[batch] = {}
+            for kind, id_ in wrote:
+                ids.setdefault(kind, []).append(id_)
             number = self.append("batch", [batch])
         return Together(number, outcomes["created"], outcomes["updated"], outcomes["unchanged"])
 
