@@ -1,18 +1,16 @@
 """Bring a file of fences into the store: what is good goes live together, the rest is told."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
-import orjson
-
+from engine.ingest.rows import FileRefused, RowRefused, form_of, read_head, read_rows
 from engine.offers.offer import Brand
-from engine.replay import RowRefused
-from engine.store.port import FenceRow, Store
-from geofences.fence import Fence
-from geofences.geojson import to_feature
-
-ASK_AT_ONCE: Final = 5_000
-"""How many fences are asked for in one read."""
+from engine.replay import InputRefused, branded, open_maybe_gzip
+from engine.store.audit import Author
+from engine.store.port import FenceRow, Rows, Store
+from engine.store.staging import Intake, fence_row
 
 
 class Imported(NamedTuple):
@@ -22,52 +20,74 @@ class Imported(NamedTuple):
     updated: int
     unchanged: int
     rejected: tuple[RowRefused, ...]
+    """The first 10,000."""
+    rejected_count: int
 
 
 async def import_fences(
     store: Store,
-    fences: Sequence[Fence],
-    rows: dict[str, int],
-    new_brands: Iterable[Brand],
+    path: Path,
     *,
+    brand: str | None = None,
+    brand_by: str | None = None,
+    rows_max: int,
     dry_run: bool,
+    by: Author | None,
 ) -> Imported:
     """Write fences so that they go live together.
 
     Args:
         store: open.
-        fences: with distinct ids.
-        rows: fence id -> row of the file, for telling what was wrong.
-        new_brands: brands that may be made if they are not there; a fence of any other brand that
-            does not exist is rejected.
+        path: a FeatureCollection, a text sequence, lines or a table, perhaps gzipped.
+        brand: of rows that name none.
+        brand_by: a property whose text becomes the brand and a tag of a fence without brand; such
+            brands are made where they are not there. A fence of any other brand that does not exist
+            is rejected.
         dry_run: only tell what would be done.
+
+    Raises:
+        InputRefused: nothing of the file can be used; nothing was written.
     """
-    made = {brand.id: brand for brand in new_brands}
-    wanted = sorted({fence.brand for fence in fences})
-    known = {row.brand.id for row in await store.read_brands(wanted)}
-    missing = [made[name] for name in wanted if name not in known and name in made]
-    allowed = known | {brand.id for brand in missing}
-    good = [fence for fence in fences if fence.brand in allowed]
-    rejected = tuple(
-        RowRefused(rows[f.id], "unknown_brand", f"brand {f.brand} does not exist; make it first")
-        for f in fences
-        if f.brand not in allowed
-    )
-    there = await _there(store, good)
-    written = [FenceRow(id=f.id, brand=f.brand, feature=orjson.dumps(to_feature(f))) for f in good]
-    unchanged = sum(there.get(row.id) == (row.brand, row.feature) for row in written)
-    created = sum(row.id not in there for row in written)
-    if not dry_run:
-        for brand in missing:
-            await store.put_brand(brand)
-        await store.put_fences(written)
-    return Imported(created, len(written) - created - unchanged, unchanged, rejected)
+    with open_maybe_gzip(path) as file:
+        form = form_of(None, read_head(file))
+        rows = read_rows(file, form)
+        if brand_by is not None:
+            rows = (branded(row, brand_by) for row in rows)
+        make = partial(fence_row, form=form, brand=brand)
+        intake: Intake[FenceRow] = Intake(rows, make, lambda _, row: row, rows_max=rows_max)
+        try:
+            brands: set[str] = set()
+            parts = _parts(store, intake, brands if brand_by is not None else None)
+            done = await store.put_together(parts, dry_run=dry_run, by=by)
+        except FileRefused as refused:
+            raise InputRefused(f"{path}: {refused}") from None
+    rejected = tuple(sorted(intake.rejected))
+    created = done.created - len(brands)
+    return Imported(created, done.updated, done.unchanged, rejected, intake.rejected_count)
 
 
-async def _there(store: Store, fences: Sequence[Fence]) -> dict[str, tuple[str, bytes]]:
-    """Brand and Feature of those fences that exist."""
-    found: dict[str, tuple[str, bytes]] = {}
-    for start in range(0, len(fences), ASK_AT_ONCE):
-        ids = [fence.id for fence in fences[start : start + ASK_AT_ONCE]]
-        found.update({r.id: (r.brand, r.feature) for r in await store.read_fences(ids)})
-    return found
+async def _parts(
+    store: Store, intake: Intake[FenceRow], brands: set[str] | None
+) -> AsyncIterator[Rows]:
+    """The good rows, each slice with the brands that it needs; `brands` takes those that are made.
+
+    None: none may be made.
+    """
+    known: set[str] = set()
+    async for made in intake.slices():
+        wanted = sorted({fence.brand for _, fence in made} - known)
+        known |= {row.brand.id for row in await store.read_brands(wanted)}
+        missing = [name for name in wanted if name not in known and brands is not None]
+        if brands is not None:
+            brands.update(missing)
+            known.update(missing)
+        fences = []
+        for row, fence in made:
+            if fence.brand not in known:
+                told = f"Brand {fence.brand} does not exist; make it first."
+                intake.reject(RowRefused(row, "unknown_brand", "brand", told, fence.id))
+            elif not intake.twice(row, "fence", fence.id):
+                fences.append(fence)
+        yield Rows(
+            brands=tuple(Brand(id=name, name=name) for name in missing), fences=tuple(fences)
+        )

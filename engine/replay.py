@@ -9,15 +9,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final
 
 import msgspec
-import orjson
 
 from engine.consent.record import Record
 from engine.consent.sync import Said, marketing, resolve
 from engine.decision import Decision, encode
 from engine.ingest.native import BodyRefused, decode_request, rejected
+from engine.ingest.rows import FileRefused, Row, RowRefused, form_of, read_head, read_rows
 from engine.offers.offer import Brand, Offer
 from engine.ping import Ping, refusal
 from engine.pipeline import Engine, EngineSettings
@@ -36,15 +36,6 @@ class InputRefused(Exception):
     """A file can't be used; the text says which row and why."""
 
 
-class RowRefused(NamedTuple):
-    """A row of a file that was left out."""
-
-    row: int
-    """From 1."""
-    code: str
-    detail: str
-
-
 def open_maybe_gzip(path: Path) -> BinaryIO:
     """Open a file for reading bytes, unpacked if its name ends in ``.gz``."""
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
@@ -59,47 +50,57 @@ def brand_id(kind: str) -> str:
 def read_fences(
     path: Path, *, brand_by: str | None
 ) -> tuple[list[Fence], list[Brand], list[RowRefused]]:
-    """Fences of a FeatureCollection, brands for those that have none, and the rows left out.
+    """Fences of a file, brands for those that have none, and the rows left out.
 
     Args:
-        path: GeoJSON, perhaps gzipped.
+        path: a FeatureCollection, a text sequence, lines or a table, perhaps gzipped.
         brand_by: a property whose text becomes the brand and a tag of a fence without brand.
+
+    Raises:
+        InputRefused: nothing of the file can be used.
     """
-    with open_maybe_gzip(path) as file:
-        document = orjson.loads(file.read())
-    features = document.get("features") if isinstance(document, dict) else None
-    if not isinstance(features, list):
-        raise InputRefused(f"{path}: a GeoJSON FeatureCollection is needed")
     fences: dict[str, Fence] = {}
     refused: list[RowRefused] = []
-    for row, feature in enumerate(features, 1):
+    with open_maybe_gzip(path) as file:
         try:
-            fence = _fence(feature, row, brand_by)
-        except FenceRejected as error:
-            first = error.problems[0]
-            refused.append(RowRefused(row, first.code, f"{first.path}: {first.detail}"))
-            continue
-        if fence.id in fences:
-            refused.append(RowRefused(row, "duplicate_id", f"id {fence.id} was used before"))
-            continue
-        fences[fence.id] = fence
+            for row in read_rows(file, form_of(None, read_head(file))):
+                made = _fence(branded(row, brand_by))
+                if isinstance(made, RowRefused):
+                    refused.append(made)
+                elif made.id in fences:
+                    told = f"id {made.id} was used before"
+                    refused.append(RowRefused(row[0], "duplicate_id", "id", told, made.id))
+                else:
+                    fences[made.id] = made
+        except FileRefused as error:
+            raise InputRefused(f"{path}: {error}") from None
     names = sorted({fence.brand for fence in fences.values()})
     return list(fences.values()), [Brand(id=name, name=name) for name in names], refused
 
 
-def _fence(feature: object, row: int, brand_by: str | None) -> Fence:
-    """One feature as a fence; without an id it is called by its row."""
-    fence_id = None
-    brand = None
-    if isinstance(feature, dict):
-        fence_id = None if feature.get("id") is not None else f"f{row}"
-        properties = feature.get("properties")
-        if brand_by is not None and isinstance(properties, dict) and "brand" not in properties:
-            kind = str(properties.get(brand_by) or "none")
-            brand = brand_id(kind)
-            tags = properties.get("tags") or []
-            feature = {**feature, "properties": {**properties, "tags": [*tags, kind]}}
-    return parse_fence(feature, fence_id=fence_id, brand=brand)
+def branded(row: Row | RowRefused, brand_by: str | None) -> Row | RowRefused:
+    """A row whose fence has an id, that of its row, and a brand, that of a property."""
+    if isinstance(row, RowRefused) or not isinstance(row.value, dict):
+        return row
+    feature = row.value
+    if feature.get("id") is None:
+        feature = {**feature, "id": f"f{row.number}"}
+    properties = feature.get("properties")
+    if brand_by is not None and isinstance(properties, dict) and "brand" not in properties:
+        kind = str(properties.get(brand_by) or "none")
+        told = {"brand": brand_id(kind), "tags": [*(properties.get("tags") or []), kind]}
+        feature = {**feature, "properties": {**properties, **told}}
+    return Row(row.number, feature)
+
+
+def _fence(row: Row | RowRefused) -> Fence | RowRefused:
+    if isinstance(row, RowRefused):
+        return row
+    try:
+        return parse_fence(row.value)
+    except FenceRejected as error:
+        first = error.problems[0]
+        return RowRefused(row.number, first.code, first.path, first.detail, error.fence_id)
 
 
 def read_offers(path: Path, brands: Iterable[Brand]) -> list[Offer]:

@@ -7,6 +7,7 @@ from engine.app import clock_ms
 from engine.commands.database import opened_store
 from engine.commands.terminal import DONE, WorkFailed, add_data, say
 from engine.config import Config
+from engine.store.audit import Author
 from engine.store.port import KeyRow, Store
 from engine.web.auth import key_hash, new_id, new_key
 
@@ -34,7 +35,7 @@ async def _keys(config: Config, arguments: argparse.Namespace) -> int:
         if arguments.action == "make":
             return await _make_key(store, arguments)
         if arguments.action == "delete":
-            if await store.delete_key(arguments.id) is None:
+            if await store.delete_key(arguments.id, by=_author("delete")) is None:
                 raise WorkFailed(f"there is no key {arguments.id}; see passby keys list")
             say(f"key {arguments.id} deleted")
             return DONE
@@ -60,7 +61,13 @@ async def _make_key(store: Store, arguments: argparse.Namespace) -> int:
         row.resident
     ):
         raise WorkFailed("a merchant key needs --brand, a resident key --resident; others neither")
-    await store.put_key(row)
+    await store.put_key(row, by=_author("make"))
     say(f"key {row.id} made; it is shown this once:")
     print(text)
     return DONE
+
+
+def _author(action: str) -> Author:
+    """Whoever works at the host, for the audit log."""
+    command = f"passby keys {action}"
+    return Author(at_ms=clock_ms(), key="", name="passby", role="host", action=command)

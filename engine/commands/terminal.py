@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from engine.replay import RowRefused
+from engine.ingest.rows import RowRefused
 
 DONE: Final = 0
 FAILED: Final = 1
@@ -27,7 +27,8 @@ def say(text: str) -> None:
 def tell_refused(refused: list[RowRefused]) -> None:
     """Tell which rows of a file were left out, the first of them."""
     for row in refused[:REJECTED_SHOWN_MAX]:
-        say(f"row {row.row} left out: {row.code}: {row.detail}")
+        place = f"{row.path}: " if row.path else ""
+        say(f"row {row.row} left out: {row.code}: {place}{row.detail}")
     if len(refused) > REJECTED_SHOWN_MAX:
         say(f"... and {len(refused) - REJECTED_SHOWN_MAX} more rows")
 

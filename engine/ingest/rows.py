@@ -87,7 +87,7 @@ def form_of(media_type: str | None, head: bytes) -> Form:
         value = orjson.loads(first)
     except orjson.JSONDecodeError:
         return "collection"
-    return "collection" if "features" in value or isinstance(value, list) else "lines"
+    return "lines" if isinstance(value, dict) and value.get("type") == "Feature" else "collection"
 
 
 def read_head(file: BinaryIO) -> bytes:
@@ -171,7 +171,7 @@ def _split(file: BinaryIO) -> Iterator[bytes | None]:
 def _texts(texts: Iterable[bytes | None]) -> Iterator[Row | RowRefused]:
     """JSON values of texts."""
     for number, text in enumerate(texts, 1):
-        if text is None:
+        if text is None or len(text) > ROW_BYTES_MAX:
             told = f"A row may have {ROW_BYTES_MAX} bytes at most."
             yield RowRefused(number, "row_too_long", "", told)
             continue
