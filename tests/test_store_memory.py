@@ -6,12 +6,15 @@ import pytest
 
 from engine.store.memory import MemoryStore
 from tests.contract_administration import AdministrationContract
+from tests.contract_guards import GuardContract
 from tests.contract_outage import OutageContract
 from tests.contract_store import Outage, StoreContract
 from tests.contract_window import WindowContract
 
 
-class TestMemoryStore(StoreContract, AdministrationContract, OutageContract, WindowContract):
+class TestMemoryStore(
+    StoreContract, AdministrationContract, OutageContract, WindowContract, GuardContract
+):
     """Two stores that share one state."""
 
     @pytest.fixture

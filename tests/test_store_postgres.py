@@ -31,6 +31,7 @@ from engine.store.postgres import PostgresStore
 from engine.store.wire import StoreBroken
 from tests.conftest import Server
 from tests.contract_administration import AdministrationContract
+from tests.contract_guards import GuardContract
 from tests.contract_outage import OutageContract
 from tests.contract_store import (
     BRAND,
@@ -78,7 +79,9 @@ async def other(database_url: str) -> AsyncIterator[PostgresStore]:
     await other.close()
 
 
-class TestPostgresStore(StoreContract, AdministrationContract, OutageContract, WindowContract):
+class TestPostgresStore(
+    StoreContract, AdministrationContract, OutageContract, WindowContract, GuardContract
+):
     """Two stores on one database."""
 
     @pytest.fixture

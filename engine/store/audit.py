@@ -38,7 +38,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Rising; later entries have larger numbers, not always the next one."""
     author: Author
     kind: str
-    """`brand`, `fence`, `offer`, `key`, `resident` or `redemption`."""
+    """`brand`, `fence`, `offer`, `key`, `resident`, `protection`, `notice` or `redemption`."""
     id: str
     brand: str | None
     """Whose it is, where it belongs to a brand."""

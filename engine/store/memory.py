@@ -19,6 +19,7 @@ from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
+from engine.store.memory_guards import MemoryGuards
 from engine.store.memory_window import MemoryWindow
 from engine.store.port import (
     AlreadyThere,
@@ -47,7 +48,7 @@ from engine.store.shared import Claim, Shared, claim_row
 Row = TypeVar("Row")
 
 
-class MemoryStore(MemoryWindow):
+class MemoryStore(MemoryGuards, MemoryWindow):
     """Store in memory; see `port.Store` for the methods.
 
     Args:
@@ -121,6 +122,7 @@ class MemoryStore(MemoryWindow):
             keys=_those(shared.keys),
             states=tuple(shared.state(resident, now_ms) for resident in known),
             counts=tuple(shared.open_counts({offer for offer, _ in shared.counts}, now_ms)),
+            protections=_those(shared.protections),
         )
 
     async def read_brands(self, ids: list[str]) -> list[BrandRow]:

@@ -16,10 +16,11 @@ from engine.consent.record import Record
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, AuditFilter, Author
+from engine.store.guards import GuardStore, ProtectionRow
 from engine.store.kept import Kept, KeptAnswer
 from engine.store.window import EventStore
 
-Kind = Literal["brand", "fence", "offer", "resident", "key", "batch"]
+Kind = Literal["brand", "fence", "offer", "resident", "key", "batch", "protection"]
 """Of things; `batch` is what an import wrote, by the id of the import."""
 
 Expected = tuple[int, ...] | None
@@ -176,6 +177,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Only residents who have presence, or had claims."""
     counts: tuple[OfferCount, ...]
     """Totals, and those days that are not over everywhere."""
+    protections: tuple[ProtectionRow, ...] = ()
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -220,7 +222,7 @@ class RedemptionRefused(Exception):
         self.code = code
 
 
-class Store(EventStore, Protocol):
+class Store(EventStore, GuardStore, Protocol):
     """What survives. Every method raises StoreUnavailable when the store does not answer."""
 
     async def open(self) -> None:

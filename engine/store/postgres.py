@@ -44,13 +44,13 @@ from engine.store.port import (
     first_open_day,
     recent_since_ms,
 )
-from engine.store.postgres_window import PostgresWindow
+from engine.store.postgres_guards import PostgresGuards, protection_row
 from engine.store.wire import LONG_S, SQL, Wire
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class PostgresStore(PostgresWindow):
+class PostgresStore(PostgresGuards):
     """Store on a PostgreSQL server, version 14 or newer; see `port.Store` for the methods.
 
     Args:
@@ -140,6 +140,7 @@ class PostgresStore(PostgresWindow):
                     )
                 ),
                 counts=tuple([rows.count(row) async for row in fetch("all_counts", day)]),
+                protections=tuple([protection_row(r) async for r in fetch("all_protections")]),
             )
 
     async def read_brands(self, ids: list[str]) -> list[BrandRow]:

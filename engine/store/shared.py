@@ -17,7 +17,9 @@ from engine.changes import (
     PresenceRow,
     ResidentState,
 )
+from engine.consent.notices import NoticeText
 from engine.store.audit import AuditEntry, Author, allows
+from engine.store.guards import ProtectionRow
 from engine.store.kept import Kept
 from engine.store.memory_window import Window
 from engine.store.port import (
@@ -73,6 +75,9 @@ class Shared:
         self.offers: dict[str, OfferRow] = {}
         self.keys: dict[str, KeyRow] = {}
         self.residents: dict[str, ResidentRow] = {}
+        self.protections: dict[str, ProtectionRow] = {}
+        self.notices: dict[tuple[str, str, str], NoticeText] = {}
+        """By id, version and locale."""
         self.presences: dict[str, PresenceRow] = {}
         self.claims: dict[str, Claim] = {}
         self.claims_of: dict[str, list[Claim]] = {}
