@@ -259,3 +259,30 @@ def test_no_device_turns_on_what_another_turned_off_unseen(steps: list[tuple[str
     assert bool(standing_of(row.records)) == any(
         r.effect == "grant" and r.version > last_off for r in row.records
     )
+
+
+def test_a_record_of_the_first_version_keeps_its_id() -> None:
+    """However many fields there are by now: its id stands in its successor and in its receipt."""
+    stored = (
+        b'{"subject":"ann","actor":"self","effect":"grant","purpose":"offers","actions":["use"],'
+        b'"data":["precise_location"],"scope":{"all":true},"version":1,"server_ms":1790000000000,'
+        b'"client_ms":null,"expires_ms":1797776000000,"channels":null,"week":null,"places":[],'
+        b'"notice":null,"device":null,"proof":null,"supersedes":""}'
+    )
+
+    record = msgspec.json.decode(stored, type=Record)
+
+    assert record_id(record) == "38256b6895a754f0a9e05d7dd372051d"
+    assert msgspec.json.decode(msgspec.json.encode(record)) == msgspec.json.decode(stored)
+
+
+def test_every_record_has_a_salt_of_its_own() -> None:
+    """So that equal things said have unlike hashes, in one call and in two."""
+    salts = set()
+    for seed in (b"a" * 32, b"b" * 32):
+        made = resolve(kept(), ON, Said(actor="self", now_ms=NOON_MS, seed=seed)).records
+        assert made == resolve(kept(), ON, Said(actor="self", now_ms=NOON_MS, seed=seed)).records
+        salts |= {record.salt for record in made}
+
+    assert len(salts) == 4
+    assert {len(str(salt)) for salt in salts} == {32}

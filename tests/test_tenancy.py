@@ -58,6 +58,7 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "GET /v1/residents/{resident}": RESIDENT,
     "PATCH /v1/residents/{resident}": RESIDENT,
     "GET /v1/residents/{resident}/preferences": RESIDENT,
+    "PATCH /v1/residents/{resident}/preferences": RESIDENT,
     "PUT /v1/residents/{resident}/preferences/marketing": RESIDENT,
     "POST /v1/residents/{resident}/stop": RESIDENT,
     "GET /v1/audit": LIST,
@@ -67,6 +68,13 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
 """Route -> role -> what it gets where the brand or the resident is not its own: a code, or
 `ITS_OWN`. Which roles may call at all stands in `ALLOWED`."""
 
+DENY: Final = {
+    "effect": "deny",
+    "purpose": "loyalty",
+    "actions": ["use"],
+    "data": ["profile"],
+    "scope": {"all": True},
+}
 IN_PLACE: Final = frozenset({"GET /v1/pings/stream", "POST /v1/fences/import"})
 """Answered as a whole, and what is another's is refused in its place, with what was sent of it."""
 
@@ -202,6 +210,7 @@ class Party:
             "POST /v1/residents/import": {"resident": f"{self.name}-{self._number}"},
             "POST /v1/residents": {},
             "PATCH /v1/residents/{resident}": {"language": "fi"},
+            "PATCH /v1/residents/{resident}/preferences": {"changes": [DENY]},
             "PUT /v1/residents/{resident}/preferences/marketing": {"opted_in": False},
             "POST /v1/keys": {"role": "sender", "name": "gateway"},
         }

@@ -61,9 +61,10 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
         "event: offer",
     )
     expect(shown[18], '"effect":"deny"', '"effect":"withdraw"', '"status":"no_consent"')
-    expect(shown[19], '"outcome":"deleted"')
+    expect(shown[19], '"refused":[{"effect":"grant"', '"path":"changes[0].actions[0]"')
+    expect(shown[20], '"outcome":"deleted"')
     expect(
-        shown[20],
+        shown[21],
         '{"status":"ok"}',
         '{"ready":true,',
         '"residents":',
@@ -71,7 +72,7 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
         '{"openapi":"3.1.0"',
         "<!doctype html>",
     )
-    assert len(shown) == 21
+    assert len(shown) == 22
 
 
 def expect(lines: list[str], *wanted: str) -> None:

@@ -34,6 +34,7 @@ ALLOWED = {
     "GET /v1/residents/{resident}": "operator sender resident",
     "PATCH /v1/residents/{resident}": "operator sender resident",
     "GET /v1/residents/{resident}/preferences": "operator resident",
+    "PATCH /v1/residents/{resident}/preferences": "operator resident",
     "PUT /v1/residents/{resident}/preferences/marketing": "operator resident",
     "POST /v1/residents/{resident}/stop": "operator resident",
     "GET /v1/audit": "operator merchant",

@@ -8,6 +8,7 @@ import hashlib
 from typing import Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 EFFECTS: Final = ("grant", "deny", "withdraw")
 SUSPENSIONS: Final = ("suspend", "confirm")
@@ -51,7 +52,11 @@ class Notice(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One grant, deny or withdrawal of one resident."""
+    """One grant, deny or withdrawal of one resident.
+
+    Its JSON is what `record_id` hashes, so a field that is added has the default UNSET, which is
+    left out: the records that were written without it keep their ids.
+    """
 
     subject: str
     actor: str
@@ -80,8 +85,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Where the city keeps the evidence of an opt-in that it brought along."""
     supersedes: str = ""
     """`record_id` of the subject's record before this one; empty for the first."""
+    salt: str | UnsetType = UNSET
+    """128 random bits, hex. Once the record is erased, nobody can find out by trying what the hash
+    that stays was of."""
+
+
+def record_hash(record: Record) -> str:
+    """SHA-256 of the record's canonical JSON (RFC 8785: sorted names, no spaces), hex."""
+    return hashlib.sha256(msgspec.json.encode(record, order="sorted")).hexdigest()
 
 
 def record_id(record: Record) -> str:
-    """SHA-256 of the record's canonical JSON, first 32 hex digits: its name and its seal."""
-    return hashlib.sha256(msgspec.json.encode(record, order="sorted")).hexdigest()[:32]
+    """The first 32 hex digits of the hash: the record's name and its seal."""
+    return record_hash(record)[:32]

@@ -5,10 +5,12 @@ accepted however old the device's view is. Widening needs the version that the d
 else a phone that never saw the "off" of another would turn it on again.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from engine.consent.index import Standing, standing_of
 from engine.consent.lanes import ACTIONS, CATEGORIES, PURPOSES
@@ -45,6 +47,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     notice: Notice | None = None
     client_ms: int | None = None
     proof: str | None = None
+    seed: bytes = b""
+    """16 to 64 random bytes, from which the records' salts are drawn; empty: they have none."""
 
 
 class Kept(Protocol):
@@ -144,7 +148,7 @@ def _records(kept: Kept, accepted: Iterable[Requested], said: Said) -> tuple[Rec
     """Chain the accepted changes on to the records so far."""
     before = record_id(kept.records[-1]) if kept.records else ""
     records: list[Record] = []
-    for change in accepted:
+    for place, change in enumerate(accepted):
         record = Record(
             subject=kept.id,
             actor=said.actor,
@@ -164,10 +168,18 @@ def _records(kept: Kept, accepted: Iterable[Requested], said: Said) -> tuple[Rec
             device=said.device,
             proof=said.proof,
             supersedes=before,
+            salt=_salt(said.seed, place),
         )
         before = record_id(record)
         records.append(record)
     return tuple(records)
+
+
+def _salt(seed: bytes, place: int) -> str | UnsetType:
+    """The salt of a call's record: whoever knows one of them learns nothing of the others."""
+    if not seed:
+        return UNSET
+    return hashlib.blake2b(place.to_bytes(4), key=seed, digest_size=16).hexdigest()
 
 
 def _expiry(change: Requested, now_ms: int) -> int | None:

@@ -83,6 +83,13 @@ class OfferBook:
         brand = self.brands.get(brand_id)
         return () if brand is None else brand.categories
 
+    def has_category(self, category: str) -> bool:
+        """Whether a brand or an offer is of a category; O(brands + offers)."""
+        brands, offers = self.brands.values(), self.offers.values()
+        return any(category in one.categories for one in brands) or any(
+            category in one.categories for one in offers
+        )
+
     def _look_at(self, fence: Fence) -> _AtFence:
         offers = self._of_brand[fence.brand]
         found = _AtFence(offers[o] for o in sorted(offers) if _waits_at(offers[o], fence))

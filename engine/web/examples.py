@@ -122,6 +122,31 @@ _HELD = {
     "lanes": ["offers:use:precise_location"],
     "since_ms": 1_790_000_000_000,
     "expires_ms": 1_797_776_000_000,
+    "channels": None,
+    "week": None,
+    "places": [],
+}
+_PATCH = {
+    "changes": [
+        {
+            "effect": "grant",
+            "purpose": "offers",
+            "actions": ["contact"],
+            "data": ["contact_point"],
+            "scope": {"brand": "cafe"},
+            "channels": ["push"],
+            "week": [{"days": [1, 2, 3, 4, 5], "from_hour": 11, "to_hour": 14}],
+        },
+        {
+            "effect": "deny",
+            "purpose": "offers",
+            "actions": ["use"],
+            "data": ["precise_location"],
+            "scope": {"brand": "bar"},
+        },
+    ],
+    "notice": {"id": "offers", "version": "3", "locale": "fi"},
+    "device": "phone",
 }
 
 
@@ -149,6 +174,7 @@ def _said(effect: str, version: int, **more: Any) -> dict[str, Any]:
         "device": None,
         "proof": None,
         "supersedes": "",
+        "salt": "c0f9d0b2a7b94f0f8a62a9d3f4f6f6a1",
     }
     seal = "4bf52d8a3904bd65d24d78d4374bccb09326f506e0df05d0fbb5adc1ae203c13"
     return {
@@ -259,6 +285,10 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
         _SETTINGS,
     ),
     "GET /v1/residents/{resident}/preferences": (None, {"version": 1, "standing": [_HELD]}),
+    "PATCH /v1/residents/{resident}/preferences": (
+        _PATCH,
+        _said("deny", 2, scope={"brand": "bar"}),
+    ),
     "PUT /v1/residents/{resident}/preferences/marketing": (
         _OPT_IN,
         _said("grant", 1, scope={"brand": "cafe"}, expires_ms=1_797_776_000_000),

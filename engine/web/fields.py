@@ -1,12 +1,14 @@
 """Types of single values in requests, with the limits that the API's description shows."""
 
 from collections.abc import Container
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Final
 from zoneinfo import available_timezones
 
 from msgspec import Meta
 
+from engine.consent.lanes import CHANNELS, PURPOSES
 from engine.web.problem import FieldError
 
 ID_PATTERN: Final = r"^[A-Za-z0-9._~:-]{1,128}(?![\s\S])"
@@ -23,6 +25,17 @@ Words = Annotated[tuple[Word, ...], Meta(max_length=50)]
 Zone = Annotated[
     str, Meta(min_length=1, max_length=100, description="IANA zone.", examples=["Europe/Helsinki"])
 ]
+Language = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}(?![\s\S])",
+        description="BCP 47 tag.",
+        examples=["fi"],
+    ),
+]
+Channel = Annotated[str, Meta(extra_json_schema={"enum": list(CHANNELS)})]
+Purpose = Annotated[str, Meta(extra_json_schema={"enum": list(PURPOSES)})]
+Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset.")]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Seconds = Annotated[int, Meta(ge=0, le=366 * 86_400)]
 Lon = Annotated[float, Meta(ge=-180, le=180, description="Degrees east, WGS 84.")]
@@ -46,8 +59,18 @@ def zone_errors(path: str, zone: str) -> list[FieldError]:
     return one_of(path, zone, zones(), "an IANA zone such as Europe/Helsinki")
 
 
-def one_of(path: str, value: str, allowed: Container[str], wanted: str) -> list[FieldError]:
+def one_of(
+    path: str, value: str, allowed: Container[str], wanted: str, code: str = "not_one_of"
+) -> list[FieldError]:
     """An error unless the value is one of those allowed."""
     if value in allowed:
         return []
-    return [FieldError(path, "not_one_of", f"Must be {wanted}.")]
+    return [FieldError(path, code, f"Must be {wanted}.")]
+
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def ms_of(instant: datetime) -> int:
+    """Unix milliseconds of an instant."""
+    return (instant - EPOCH) // timedelta(milliseconds=1)

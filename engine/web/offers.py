@@ -1,7 +1,7 @@
 """Offers: what merchants promise, checked as a whole before it goes live."""
 
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, ClassVar, Final, Literal
+from datetime import datetime, timedelta
+from typing import Annotated, ClassVar, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -23,14 +23,19 @@ from engine.web.brands import id_errors
 from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import (
+    EPOCH,
+    Channel,
     Count,
     Cursor,
     Id,
+    Instant,
     Limit,
+    Purpose,
     Seconds,
     Text,
     Words,
     Zone,
+    ms_of,
     one_of,
     zone_errors,
 )
@@ -39,13 +44,8 @@ from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-Instant = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset.")]
 Trigger = Literal["enter", "dwell", "exit", "pass"]
 Status = Literal["draft", "live", "paused", "ended"]
-Channel = Annotated[str, Meta(extra_json_schema={"enum": list(CHANNELS)})]
-Purpose = Annotated[str, Meta(extra_json_schema={"enum": list(PURPOSES)})]
 
 
 class OfferCapsBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,8 +186,7 @@ def _check_fences(ctx: Context, offer: Offer) -> None:
 
 
 def _ms(instant: datetime | None) -> int | None:
-    """Unix milliseconds of an instant."""
-    return None if instant is None else (instant - _EPOCH) // timedelta(milliseconds=1)
+    return None if instant is None else ms_of(instant)
 
 
 def view(offer: Offer) -> OfferBody:
@@ -195,7 +194,7 @@ def view(offer: Offer) -> OfferBody:
     zone = ZoneInfo(offer.timezone)
 
     def told(ms: int | None) -> datetime | None:
-        return None if ms is None else (_EPOCH + timedelta(milliseconds=ms)).astimezone(zone)
+        return None if ms is None else (EPOCH + timedelta(milliseconds=ms)).astimezone(zone)
 
     return OfferBody(
         id=offer.id,

@@ -1,6 +1,6 @@
-"""A resident's say over HTTP: what holds, opting in and out of offers, and stop."""
+"""A resident's say over HTTP: what holds, how it changes, opting in and out of offers, and stop."""
 
-import hashlib
+import secrets
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -9,12 +9,13 @@ from msgspec import Meta
 
 from engine.consent import sync
 from engine.consent.lanes import name_of
-from engine.consent.record import Notice, Record, Scope, record_id
+from engine.consent.record import Notice, Record, Scope, WeekWindow, record_hash, record_id
 from engine.store.audit import Author
 from engine.store.port import KeyRow, ResidentRow, VersionMoved
 from engine.web.auth import resident_of
+from engine.web.change import CHANGES_MAX, Change, errors_of, requested
 from engine.web.context import Context
-from engine.web.fields import Id, IfMatch, Name, ResidentId
+from engine.web.fields import Id, IfMatch, Language, Name, ResidentId, Word
 from engine.web.live import etag, live
 from engine.web.problem import FieldError, Refused
 from engine.web.residents import resident_row
@@ -22,6 +23,9 @@ from engine.web.route import Answer
 
 TRIES_MAX: Final = 50
 """How often a change is resolved anew because another one came first."""
+SEED_BYTES: Final = 32
+
+ClientMs = Annotated[int, Meta(ge=0, le=1 << 53)]
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -34,6 +38,12 @@ class Held(msgspec.Struct, frozen=True):
     """Purpose, action and data, such as `offers:use:precise_location`."""
     since_ms: int
     expires_ms: int | None
+    channels: tuple[str, ...] | None
+    """Of a grant to contact: these only; null: all."""
+    week: tuple[WeekWindow, ...] | None
+    """Of a grant to contact: these hours only; null: outside the quiet hours."""
+    places: tuple[str, ...]
+    """Of a grant to contact: never there."""
 
 
 class Preferences(msgspec.Struct, frozen=True):
@@ -43,20 +53,42 @@ class Preferences(msgspec.Struct, frozen=True):
     standing: tuple[Held, ...]
 
 
+class NoticeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The text that the resident was shown."""
+
+    id: Id
+    version: Word
+    locale: Language
+
+
+class PreferencesPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Changes, which apply in their order."""
+
+    changes: Annotated[tuple[Change, ...], Meta(min_length=1, max_length=CHANGES_MAX)]
+    notice: NoticeBody | None = None
+    """The text that the resident was shown."""
+    device: Name | None = None
+    client_ms: ClientMs | None = None
+    """When the device says that it was said; kept as a claim."""
+
+
 class MarketingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Offers on or off, for all brands or for some."""
 
     opted_in: bool
     brands: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=1_000)] | None = None
-    notice: Notice | None = None
+    notice: NoticeBody | None = None
     """The text that the resident was shown."""
     device: Name | None = None
-    client_ms: int | None = None
-    """When the device says that it was said."""
+    client_ms: ClientMs | None = None
+    """When the device says that it was said; kept as a claim."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """One record as the resident may keep it; `hash` is its SHA-256, `id` the beginning of it."""
+    """One record as the resident may keep it.
+
+    `hash` is the SHA-256 of the record as canonical JSON (RFC 8785), `id` its first 32 digits.
+    """
 
     id: str
     hash: str
@@ -88,6 +120,9 @@ async def get_preferences(
             lanes=tuple(_names(one.lanes)),
             since_ms=one.record.server_ms,
             expires_ms=one.record.expires_ms,
+            channels=one.record.channels,
+            week=one.record.week,
+            places=one.record.places,
         )
         for one in held
     )
@@ -101,6 +136,29 @@ def _names(lanes: int) -> list[str]:
         names.append(name_of(lanes))
         lanes &= lanes - 1
     return names
+
+
+async def patch_preferences(
+    ctx: Context,
+    key: KeyRow,
+    body: PreferencesPatch,
+    by: Author | None,
+    *,
+    resident: ResidentId,
+    if_match: IfMatch | None = None,
+) -> Answer[Acknowledged]:
+    """Change what holds; a grant needs If-Match, a deny or a withdrawal never does."""
+    book, now_ms = ctx.engine.book, ctx.clock_ms()
+    errors = [
+        error
+        for place, change in enumerate(body.changes)
+        for error in errors_of(change, f"changes[{place}]", book, now_ms)
+    ]
+    if errors:
+        raise Refused("invalid_preferences", errors=tuple(errors))
+    narrows = any(change.effect != "grant" for change in body.changes)
+    said = _said(key, body, _version(if_match, strict=not narrows))
+    return await _say(ctx, key, resident, tuple(map(requested, body.changes)), said, by)
 
 
 async def put_marketing(
@@ -122,15 +180,7 @@ async def put_marketing(
         )
         if errors:
             raise Refused("unknown_brand", errors=errors)
-    said = sync.Said(
-        actor=_actor(key),
-        now_ms=0,
-        # What turns off is accepted whatever the header says, so a bad one must not stop it.
-        if_match=_version(if_match) if body.opted_in else None,
-        device=body.device,
-        notice=body.notice,
-        client_ms=body.client_ms,
-    )
+    said = _said(key, body, _version(if_match, strict=True) if body.opted_in else None)
     return await _say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said, by)
 
 
@@ -138,7 +188,7 @@ async def post_stop(
     ctx: Context, key: KeyRow, by: Author | None, *, resident: ResidentId
 ) -> Answer[Acknowledged]:
     """Turn everything off, in one call."""
-    said = sync.Said(actor=_actor(key), now_ms=0)
+    said = sync.Said(actor=_actor(key), now_ms=0, seed=_seed())
     return await _say(ctx, key, resident, sync.stop(), said, by)
 
 
@@ -147,13 +197,41 @@ def _actor(key: KeyRow) -> str:
     return "self" if key.role == "resident" else "agent"
 
 
-def _version(if_match: str | None) -> int | None:
-    """The version that an If-Match header names."""
+def _seed() -> bytes:
+    """From which the salts of a call's records are drawn."""
+    return secrets.token_bytes(SEED_BYTES)
+
+
+def _said(key: KeyRow, body: PreferencesPatch | MarketingBody, if_match: int | None) -> sync.Said:
+    """The circumstances that a body tells."""
+    shown = body.notice
+    return sync.Said(
+        actor=_actor(key),
+        now_ms=0,
+        if_match=if_match,
+        device=body.device,
+        notice=None if shown is None else Notice(shown.id, shown.version, shown.locale),
+        client_ms=body.client_ms,
+        seed=_seed(),
+    )
+
+
+def _version(if_match: str | None, *, strict: bool) -> int | None:
+    """The version that an If-Match header names.
+
+    What turns off is accepted whatever the header says, so that where something does, one that
+    names no version is none that could be the latest.
+
+    Raises:
+        Refused: it names no version, if `strict`.
+    """
     if if_match is None:
         return None
     text = if_match.strip().removeprefix("W/").strip('"')
     if text.isascii() and text.isdigit():
         return int(text)
+    if not strict:
+        return -1
     told = 'Must be one ETag such as "3"; * is not enough, because it names no version.'
     raise Refused("invalid_parameter", errors=(FieldError("If-Match", "invalid_etag", told),))
 
@@ -209,14 +287,13 @@ def _acknowledged(ctx: Context, resolved: sync.Resolved) -> Answer[Acknowledged]
         changes=tuple(
             msgspec.convert(r, sync.Requested, from_attributes=True) for r in resolved.records
         ),
-        receipts=tuple(_receipt(record) for record in resolved.records),
+        receipts=tuple(receipt_of(record) for record in resolved.records),
         acknowledged_ms=ctx.clock_ms(),
         refused=resolved.refused,
     )
     return Answer(done, headers={"ETag": etag(version)})
 
 
-def _receipt(record: Record) -> Receipt:
+def receipt_of(record: Record) -> Receipt:
     """A record with its seal."""
-    sealed = msgspec.json.encode(record, order="sorted")
-    return Receipt(record_id(record), hashlib.sha256(sealed).hexdigest(), record)
+    return Receipt(record_id(record), record_hash(record), record)

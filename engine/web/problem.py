@@ -104,6 +104,9 @@ CODES: Final[dict[str, Kind]] = {
     "too_many_rows": Kind(422, "Too many rows", "Send the rows in several imports."),
     "invalid_fence": Kind(422, "Invalid fence", "The Feature can't be used as a fence."),
     "invalid_offer": Kind(422, "Invalid offer", "The offer contradicts itself."),
+    "invalid_preferences": Kind(
+        422, "Invalid preferences", "A change can't be made as it is; none was made."
+    ),
     "unknown_brand": Kind(422, "Unknown brand", "Write the brand first: PUT /v1/brands/{brand}."),
     "unknown_fence": Kind(422, "Unknown fence", "Write the fence first: PUT /v1/fences/{fence}."),
     "foreign_fence": Kind(

@@ -4,6 +4,7 @@ An import never widens what somebody said here: it makes residents, and speaks f
 said anything. Whoever has said something keeps just that.
 """
 
+import secrets
 from functools import partial
 from typing import Annotated, Any, Final
 
@@ -18,11 +19,10 @@ from engine.store.port import ResidentRow
 from engine.store.staging import Intake
 from engine.web.body import decode
 from engine.web.context import Context
-from engine.web.fields import Id, Name, Zone, zone_errors
+from engine.web.fields import Id, Language, Name, Zone, zone_errors
 from engine.web.imports import LIVE_S, DryRun, Imported, report
 from engine.web.live import live
 from engine.web.problem import FieldError, Refused
-from engine.web.residents import Language
 from engine.web.route import Answer
 from engine.web.upload import Upload
 
@@ -147,6 +147,7 @@ def _made(row: Row, *, zone: str, brands: frozenset[str], now_ms: int) -> Reside
         actor="agent",
         now_ms=now_ms,
         client_ms=line.at_ms,
+        seed=secrets.token_bytes(32),
         proof=None if line.proof is None else msgspec.json.encode(line.proof).decode(),
     )
     asked = sync.marketing(line.marketing.opted_in, line.marketing.brands)

@@ -10,12 +10,11 @@ from engine.store.audit import Author
 from engine.store.port import AlreadyThere, KeyRow, ResidentRow
 from engine.web.auth import key_hash, new_id, new_key, resident_of
 from engine.web.context import Context
-from engine.web.fields import Id, ResidentId, Zone, zone_errors
+from engine.web.fields import Id, Language, ResidentId, Zone, zone_errors
 from engine.web.live import live
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
 
-Language = Annotated[str, Meta(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}(?![\s\S])")]
 PerDay = Annotated[int, Meta(ge=0, le=1_000)]
 
 

@@ -325,6 +325,22 @@ ROUTES: Final[tuple[Route, ...]] = (
         codes=("foreign_resident", "unknown_resident", "store_unavailable"),
     ),
     _route(
+        "PATCH",
+        "/v1/residents/{resident}/preferences",
+        preferences.patch_preferences,
+        "preferences",
+        roles=RESIDENTS,
+        codes=(
+            "foreign_resident",
+            "unknown_resident",
+            "invalid_preferences",
+            "precondition_required",
+            "stale_version",
+            "overloaded",
+            *LIVE,
+        ),
+    ),
+    _route(
         "PUT",
         "/v1/residents/{resident}/preferences/marketing",
         preferences.put_marketing,
