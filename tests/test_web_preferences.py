@@ -45,6 +45,7 @@ async def test_a_patch_is_kept_as_it_was_said(tmp_path: Path) -> None:
     """Each change becomes a record with its circumstances, and stands as it was narrowed down."""
     async with town(tmp_path) as here:
         await here.brand("cafe")
+        digest = await here.notice("offers", "3", "sv-FI")
         key = await newcomer(here)
         week = [{"days": [5, 1, 5], "from_hour": 22, "to_hour": 2}]
         asked = change(
@@ -68,7 +69,8 @@ async def test_a_patch_is_kept_as_it_was_said(tmp_path: Path) -> None:
         assert {(r["device"], r["client_ms"], r["actor"]) for r in records} == {
             ("phone", 5, "self")
         }
-        assert records[0]["notice"]["locale"] == "sv-FI"
+        shown = {"id": "offers", "version": "3", "locale": "sv-FI", "text_hash": digest}
+        assert records[0]["notice"] == shown
         assert records[0]["expires_ms"] == records[0]["server_ms"] + 90 * DAY_MS
         held = read["standing"][1]
         assert held["scope"] == {"category": "cafe"}
@@ -183,6 +185,34 @@ async def test_a_wrong_change_is_refused_with_what_would_be_right(
         assert (error["path"], error["code"]) == (f"changes[1].{path}", code)
         assert error["detail"].endswith(".")
         assert read["version"] == 0
+
+
+async def test_a_grant_needs_a_text_that_is_kept(tmp_path: Path) -> None:
+    """The one that the resident was shown; a "no" needs none."""
+    kept = {"id": "offers", "version": "3", "locale": "fi"}
+    async with town(tmp_path) as here:
+        digest = await here.notice(**{"id_" if k == "id" else k: v for k, v in kept.items()})
+        key = await newcomer(here)
+        for notice, code in (
+            (kept | {"version": "4"}, "unknown_notice"),
+            (kept | {"locale": "sv"}, "unknown_notice"),
+            (kept | {"text_hash": "0" * 64}, "notice_differs"),
+        ):
+            for reply in (
+                await patch(here, key, change("grant"), notice=notice),
+                await here.call(
+                    "PUT", f"{PREFERENCES}/marketing", {"opted_in": True, "notice": notice}, key=key
+                ),
+            ):
+                assert (reply.status, reply.code) == (422, "invalid_preferences")
+                assert [(e["path"], e["code"]) for e in reply.body["errors"]] == [("notice", code)]
+            off = await patch(here, key, change("deny"), notice=notice)
+            assert off.body["receipts"][0]["record"]["notice"]["version"] == notice["version"]
+        on = await patch(
+            here, key, change("grant"), notice=kept | {"text_hash": digest.upper()}, seen='"3"'
+        )
+
+        assert on.body["receipts"][0]["record"]["notice"]["text_hash"] == digest
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ async def test_receipts_are_the_records(tmp_path: Path) -> None:
     """Each change comes back with a receipt that what stands now refers to."""
     async with town(tmp_path) as here:
         await here.brand("cafe")
+        await here.notice("offers", "3", "fi")
         made = await here.must("POST", "/v1/residents", {})
         wanted = {
             "opted_in": True,

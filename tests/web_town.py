@@ -12,6 +12,7 @@ import msgspec
 
 from engine.app import assemble
 from engine.config import Config
+from engine.consent.notices import NoticeText, hash_of
 from engine.store.memory import MemoryStore
 from engine.web.context import Context
 from engine.web.server import serve
@@ -83,6 +84,14 @@ class Town:
         wanted = {"name": brand, "categories": categories, "timezone": "Europe/Helsinki"}
         await self.must("PUT", f"/v1/brands/{brand}", wanted)
         await self.must("PUT", f"/v1/fences/{brand}-1", fence(brand))
+
+    async def notice(self, id_: str, version: str, locale: str) -> str:
+        """The text of a notice; its hash."""
+        digest = hash_of(f"{id_} {version} {locale}")
+        await self.ctx.store.put_notice(
+            NoticeText(id=id_, version=version, locale=locale, text_hash=digest, at_ms=0)
+        )
+        return digest
 
     async def resident(self, resident: str = SECRET_RESIDENT) -> str:
         """A resident, in a zone where it is daytime, who wants offers; their key."""

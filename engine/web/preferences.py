@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from engine.consent import sync
+from engine.consent import notices, sync
 from engine.consent.lanes import name_of
 from engine.consent.record import Notice, Record, Scope, WeekWindow, record_hash, record_id
 from engine.store.audit import Author
@@ -24,6 +24,11 @@ from engine.web.route import Answer
 TRIES_MAX: Final = 50
 """How often a change is resolved anew because another one came first."""
 SEED_BYTES: Final = 32
+
+_NOTICE_REFUSALS: Final = {
+    "unknown_notice": "No text is kept under that id, version and locale.",
+    "notice_differs": "Another text is kept under that id, version and locale.",
+}
 
 ClientMs = Annotated[int, Meta(ge=0, le=1 << 53)]
 
@@ -54,11 +59,13 @@ class Preferences(msgspec.Struct, frozen=True):
 
 
 class NoticeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The text that the resident was shown."""
+    """The text that the resident was shown; a grant needs one that is kept here."""
 
     id: Id
     version: Word
     locale: Language
+    text_hash: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}(?![\s\S])")] = ""
+    """SHA-256 of the text in UTF-8, hex, where the caller can tell."""
 
 
 class PreferencesPatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -156,8 +163,9 @@ async def patch_preferences(
     ]
     if errors:
         raise Refused("invalid_preferences", errors=tuple(errors))
-    narrows = any(change.effect != "grant" for change in body.changes)
-    said = _said(key, body, _version(if_match, strict=not narrows))
+    widens = [change.effect == "grant" for change in body.changes]
+    notice = await _notice(ctx, body.notice, needed=any(widens))
+    said = _said(key, body, notice, _version(if_match, strict=all(widens)))
     return await _say(ctx, key, resident, tuple(map(requested, body.changes)), said, by)
 
 
@@ -180,7 +188,9 @@ async def put_marketing(
         )
         if errors:
             raise Refused("unknown_brand", errors=errors)
-    said = _said(key, body, _version(if_match, strict=True) if body.opted_in else None)
+    notice = await _notice(ctx, body.notice, needed=body.opted_in)
+    seen = _version(if_match, strict=True) if body.opted_in else None
+    said = _said(key, body, notice, seen)
     return await _say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said, by)
 
 
@@ -202,15 +212,33 @@ def _seed() -> bytes:
     return secrets.token_bytes(SEED_BYTES)
 
 
-def _said(key: KeyRow, body: PreferencesPatch | MarketingBody, if_match: int | None) -> sync.Said:
+async def _notice(ctx: Context, shown: NoticeBody | None, *, needed: bool) -> Notice | None:
+    """What a record keeps of the text that the resident was shown.
+
+    Raises:
+        Refused: it must be one that is kept here, and is none.
+    """
+    if shown is None:
+        return None
+    named = Notice(shown.id, shown.version, shown.locale, shown.text_hash.lower())
+    found = await ctx.store.read_notice(named.id, named.version, named.locale)
+    code = notices.refusal(named, found)
+    if code is not None and needed:
+        wrong = FieldError("notice", code, _NOTICE_REFUSALS[code])
+        raise Refused("invalid_preferences", errors=(wrong,))
+    return named if code is not None or found is None else notices.sealed(named, found)
+
+
+def _said(
+    key: KeyRow, body: PreferencesPatch | MarketingBody, notice: Notice | None, if_match: int | None
+) -> sync.Said:
     """The circumstances that a body tells."""
-    shown = body.notice
     return sync.Said(
         actor=_actor(key),
         now_ms=0,
         if_match=if_match,
         device=body.device,
-        notice=None if shown is None else Notice(shown.id, shown.version, shown.locale),
+        notice=notice,
         client_ms=body.client_ms,
         seed=_seed(),
     )

@@ -350,6 +350,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             "foreign_resident",
             "unknown_resident",
             "unknown_brand",
+            "invalid_preferences",
             "precondition_required",
             "stale_version",
             "overloaded",
