@@ -64,7 +64,7 @@ class NoticeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     id: Id
     version: Word
     locale: Language
-    text_hash: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}(?![\s\S])")] = ""
+    text_hash: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}(?![\s\S])")] | None = None
     """SHA-256 of the text in UTF-8, hex, where the caller can tell."""
 
 
@@ -220,7 +220,7 @@ async def _notice(ctx: Context, shown: NoticeBody | None, *, needed: bool) -> No
     """
     if shown is None:
         return None
-    named = Notice(shown.id, shown.version, shown.locale, shown.text_hash.lower())
+    named = Notice(shown.id, shown.version, shown.locale, (shown.text_hash or "").lower())
     found = await ctx.store.read_notice(named.id, named.version, named.locale)
     code = notices.refusal(named, found)
     if code is not None and needed:
