@@ -2,6 +2,7 @@
 
     refuse what breaks a limit
       -> consent: may the location be used at all?            no -> no_consent, no trace
+      -> is it in a zone that the resident keeps private?     yes -> private_zone, no trace
       -> the fences that cover it, less those whose brand may not see it
       -> transitions: enter, dwell, exit, pass
       -> the offers that wait for them, through the ladder of gates -> at most one
@@ -29,7 +30,9 @@ from engine.changes import (
     ResidentState,
 )
 from engine.consent.index import Entry, PreferenceIndex, Row, offer_need
+from engine.consent.protection import Protection
 from engine.consent.record import Record
+from engine.consent.zones import draw
 from engine.decision import Decision, Event, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook
 from engine.offers.choice import Candidate, Circumstances, candidates, choose, furthest, ladder
@@ -42,7 +45,7 @@ from engine.residents import SETTINGS_DEFAULT, FixKey, Resident, ResidentSetting
 from engine.second_gate import SecondGate
 from geofences.fence import Fence
 from geofences.index import FenceIndex
-from geofences.transitions import Transition
+from geofences.transitions import Transition, accuracy_or_default
 
 _STALE: Final = Reject("stale", "This server may not know the latest preferences; try again.")
 _DOUBTFUL: Final = Reject("not_durable", "What was answered before is being read again; try again.")
@@ -111,10 +114,16 @@ class Engine:
         if resident is None:
             resident = self.residents[ping.resident] = Resident(ping.resident)
             resident.row = entry.row
+            resident.zones = self.tracker.zones.get(ping.resident)
         elif resident.doubtful:
             return _answer(ping, "", "shed", reject=_DOUBTFUL)
         elif resident.row is not entry.row:
             self.tracker.refilter(resident, entry.row)
+        if resident.zones is not None and resident.zones.hides(
+            ping.lon, ping.lat, accuracy_or_default(ping.accuracy_m)
+        ):
+            resident.hidden = True
+            return _answer(ping, "", "private_zone")
         resident.heard_ms = ping.received_ms
         key = order_key(ping)
         name = self._namer.decision(ping.resident, *key)
@@ -347,8 +356,13 @@ class Engine:
         elif resident is not None and not resident.doubtful and resident.row is not entry.row:
             self.tracker.refilter(resident, entry.row)
 
+    def put_protection(self, resident_id: str, protection: Protection) -> None:
+        """What protects a resident has changed: in force from the next line on."""
+        self.tracker.draw(resident_id, draw(protection.zones))
+
     def drop_resident(self, resident_id: str) -> None:
         """A resident is no more known, which means no."""
+        self.tracker.zones.pop(resident_id, None)
         self.preferences.drop(resident_id)
         self._settings_of.pop(resident_id, None)
         self.residents.pop(resident_id, None)

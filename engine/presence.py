@@ -34,6 +34,7 @@ from geofences.transitions import (
     assumed_exit_ms,
     step,
 )
+from geofences.zones import Drawn
 
 TOUCH_SOFT_MS: Final = 300_000
 """A resident who stays inside is written as seen after this long, and no answer waits for it."""
@@ -58,6 +59,8 @@ class Tracker:
 
     def __init__(self, fences: FenceIndex, book: OfferBook, *, kept_fixes_max: int) -> None:
         self.residents: dict[str, Resident] = {}
+        self.zones: dict[str, Drawn] = {}
+        """Of the residents who have drawn any."""
         self._fences = fences
         self._book = book
         self._kept_fixes_max = kept_fixes_max
@@ -72,6 +75,7 @@ class Tracker:
         fix = _fix(ping)
         stays, told, covering = self._step(resident, newest, fix, row)
         before = resident.stays
+        resident.hidden = False
         resident.keep(KeptFix(key, fix, covering, stays), self._kept_fixes_max)
         if stays or before:
             self._note(resident, before, stays, fix.at_ms)
@@ -83,7 +87,12 @@ class Tracker:
         """Match a fix that follows on the newest one and step the stays."""
         met: tuple[Fence, ...] = ()
         over_ms = _over_ms(resident, newest, fix)
-        if newest is None or over_ms is not None or _is_restored(resident, newest):
+        if (
+            newest is None
+            or over_ms is not None
+            or _is_restored(resident, newest)
+            or (resident.zones is not None and _is_private_way(resident, newest.fix, fix))
+        ):
             covering = self._fences.covering(fix.lon, fix.lat)
             before = None
         else:
@@ -190,6 +199,28 @@ class Tracker:
         if newest is not None and len(left) < len(before):
             self.changes.presences[resident.id] = resident.presence_row(newest.fix.at_ms)
 
+    def draw(self, resident_id: str, zones: Drawn | None) -> None:
+        """A resident's own zones changed: what was kept of where they were is forgotten.
+
+        Stays in fences that may have ground in common with a private zone end in silence.
+        """
+        if zones is None:
+            self.zones.pop(resident_id, None)
+        else:
+            self.zones[resident_id] = zones
+        resident = self.residents.get(resident_id)
+        if resident is None:
+            return
+        resident.zones = zones
+        if zones is None or resident.doubtful:
+            return
+        before = resident.stays
+        newest = resident.newest
+        left = tuple(stay for stay in before if not zones.near(stay.fence))
+        resident.forget_places(left)
+        if newest is not None and len(left) < len(before):
+            self.changes.presences[resident_id] = resident.presence_row(newest.fix.at_ms)
+
     def forget(self, resident_id: str) -> None:
         """Without consent to use the location, nothing of where a resident was is kept."""
         resident = self.residents.get(resident_id)
@@ -237,7 +268,16 @@ class Tracker:
             if fence is not None:
                 stays.append(Stay(fence, row.entered_ms, row.dwelled_s, 0))
         stays.sort(key=lambda stay: stay.fence.id)
-        self.residents[state.resident] = restored(state, tuple(stays))
+        resident = self.residents[state.resident] = restored(state, tuple(stays))
+        resident.zones = self.zones.get(state.resident)
+
+
+def _is_private_way(resident: Resident, before: Fix, fix: Fix) -> bool:
+    """Whether the way between two fixes runs, or may have run, through a private zone."""
+    return resident.hidden or (
+        resident.zones is not None
+        and resident.zones.crossed(before.lon, before.lat, fix.lon, fix.lat)
+    )
 
 
 def _is_restored(resident: Resident, fix: KeptFix | None) -> bool:

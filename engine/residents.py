@@ -12,6 +12,7 @@ import msgspec
 from engine.changes import ClaimRow, PresenceRow, ResidentState, StayRow
 from geofences.fence import Fence
 from geofences.transitions import Fix, Stays
+from geofences.zones import Drawn
 
 LATE_MAX_MS: Final = 120_000
 """How late a fix may be and still correct the presence."""
@@ -66,10 +67,12 @@ class Resident:
         "durable_seen_ms",
         "free",
         "heard_ms",
+        "hidden",
         "id",
         "kept",
         "older_ms",
         "row",
+        "zones",
     )
 
     def __init__(self, resident_id: str) -> None:
@@ -87,6 +90,10 @@ class Resident:
         """Around where nothing could happen, as `advice` found; it holds a position."""
         self.row: object = None
         """The consent row that the stays were filtered by."""
+        self.zones: Drawn | None = None
+        """Their own zones; None for nearly everybody."""
+        self.hidden = False
+        """Whether a ping was private since the newest fix: nothing is told of the way between."""
         self.claims: list[ClaimRow] = []
         """That stand, of the last 8 days, oldest first."""
         self.by_offer: dict[str, int] = {}
@@ -143,6 +150,13 @@ class Resident:
             None if last is None else msgspec.structs.replace(last, covering=(), stays=stays)
         )
         self.free = None
+
+    def forget_places(self, stays: Stays) -> None:
+        """Keep these stays, and of all fixes only when the newest was: no position."""
+        last = self.newest
+        self.forget_presence()
+        if last is not None:
+            self.base, self.base_is_restored = _heard_of(last.fix.at_ms, stays), True
 
     def forget_presence(self) -> None:
         """Know nothing of where the resident is or was."""
@@ -210,8 +224,7 @@ def restored(state: ResidentState, stays: Stays) -> Resident:
     """A resident as the store knows them; `stays` are the state's, in fences that still exist."""
     resident = Resident(state.resident)
     if state.seen_ms is not None and stays:
-        unknown = Fix(state.seen_ms, 0.0, 0.0, 0.0)
-        resident.base = KeptFix((state.seen_ms, "", 0.0, 0.0), unknown, (), stays)
+        resident.base = _heard_of(state.seen_ms, stays)
         resident.base_is_restored = True
         resident.durable_seen_ms = state.seen_ms
     resident.claims = list(state.claims)
@@ -219,3 +232,8 @@ def restored(state: ResidentState, stays: Stays) -> Resident:
     resident.older_ms = dict(state.older_ms_by_offer)
     resident.claims_count = state.claims_count
     return resident
+
+
+def _heard_of(seen_ms: int, stays: Stays) -> KeptFix:
+    """That a resident was heard of, and these stays: no position."""
+    return KeptFix((seen_ms, "", 0.0, 0.0), Fix(seen_ms, 0.0, 0.0, 0.0), (), stays)

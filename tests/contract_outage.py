@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from engine.consent.protection import UNPROTECTED
 from engine.store.audit import AuditFilter
 from engine.store.port import Redemption, Rows, Store, StoreUnavailable
+from tests.contract_guards import text
 from tests.contract_store import (
     BRAND,
     KEY,
@@ -56,6 +58,11 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "end_call": lambda s: s.end_call("k1", "once", NOW_MS, None),
     "free_call": lambda s: s.free_call("k1", "once", NOW_MS),
     "purge_calls": lambda s: s.purge_calls(NOW_MS),
+    "read_protections": lambda s: s.read_protections(["ann"]),
+    "put_protection": lambda s: s.put_protection("ann", UNPROTECTED, version_before=0),
+    "put_notice": lambda s: s.put_notice(text("Show")),
+    "read_notice": lambda s: s.read_notice("offers", "1", "fi"),
+    "list_notices": lambda s: s.list_notices(None, limit=1),
     "put_key": lambda s: s.put_key(KEY),
     "delete_key": lambda s: s.delete_key("k1"),
     "commit": lambda s: s.commit(presence("ann", "door")),

@@ -14,9 +14,10 @@ from typing import Any, Final
 import msgspec
 import shapely
 
-from geofences.fence import BBox, Circle, Fence, FenceRejected, Refusal
+from geofences.fence import Circle, Fence, FenceRejected, Refusal
 from geofences.geojson import parse_fence, to_feature
-from geofences.measure import covers, depth_m, meets
+from geofences.measure import depth_m
+from geofences.zones import SLACK, SLACK_M, Drawn
 
 KINDS: Final[dict[str, str]] = {
     "private": "Nothing is seen of the resident here: pings are dropped.",
@@ -30,10 +31,6 @@ CORNERS_MAX: Final = 500
 RADIUS_MAX_M: Final = 10_000.0
 EXTENT_MAX_DEG: Final = 1.0
 """Longest side of a polygon's box; who wants more of the world private withdraws consent."""
-
-_SLACK: Final = 1.02
-_SLACK_M: Final = 1.0
-"""How far a depth may be off, and more: in doubt it is private."""
 
 
 class Zone(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,43 +192,15 @@ def _holds(larger: Fence, smaller: Fence) -> bool:
     """Whether one shape surely covers all of another."""
     one, other = larger.shape, smaller.shape
     if isinstance(other, Circle):
-        return depth_m(larger, other.lon, other.lat) >= other.radius_m * _SLACK + _SLACK_M or (
+        return depth_m(larger, other.lon, other.lat) >= other.radius_m * SLACK + SLACK_M or (
             isinstance(one, Circle)
             and (one.lon, one.lat) == (other.lon, other.lat)
             and one.radius_m >= other.radius_m
         )
     if isinstance(one, Circle):
         corners = shapely.get_coordinates(other.geometry).tolist()
-        return all(depth_m(larger, lon, lat) >= _SLACK_M for lon, lat in corners)
+        return all(depth_m(larger, lon, lat) >= SLACK_M for lon, lat in corners)
     return bool(one.geometry.covers(other.geometry))
-
-
-class Drawn(msgspec.Struct, frozen=True, eq=False):
-    """A resident's zones, ready to be asked; where one can't be read, all the world is private."""
-
-    private: tuple[Fence, ...]
-    named: dict[str, Fence]
-    """Every zone by name, private or not."""
-    everywhere: bool = False
-
-    def hides(self, lon: float, lat: float, accuracy_m: float) -> bool:
-        """Whether a fix is private: inside a private zone, or its error circle touches one."""
-        return self.everywhere or any(touches(z, lon, lat, accuracy_m) for z in self.private)
-
-    def crossed(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
-        """Whether the straight way between two fixes runs through a private zone."""
-        return self.everywhere or any(meets(z, lon0, lat0, lon1, lat1) for z in self.private)
-
-    def near(self, fence: Fence) -> bool:
-        """Whether a fence may have ground in common with a private zone."""
-        return self.everywhere or any(_boxes_meet(z.boxes, fence.boxes) for z in self.private)
-
-    def at(self, names: Iterable[str], lon: float, lat: float, accuracy_m: float) -> bool:
-        """Whether a fix is, or may be, in one of the places named; one that is gone counts."""
-        return any(
-            name not in self.named or touches(self.named[name], lon, lat, accuracy_m)
-            for name in names
-        )
 
 
 def draw(zones: Iterable[Zone]) -> Drawn | None:
@@ -246,18 +215,3 @@ def draw(zones: Iterable[Zone]) -> Drawn | None:
         if zone.kind != "place":
             private.append(named[zone.name])
     return Drawn(tuple(private), named) if named else None
-
-
-def touches(zone: Fence, lon: float, lat: float, accuracy_m: float) -> bool:
-    """Whether the error circle of a fix has a position in common with a zone, or may have."""
-    if covers(zone, lon, lat):
-        return True
-    return depth_m(zone, lon, lat) >= -(accuracy_m * _SLACK + _SLACK_M)
-
-
-def _boxes_meet(one: tuple[BBox, ...], other: tuple[BBox, ...]) -> bool:
-    return any(
-        a.west <= b.east and b.west <= a.east and a.south <= b.north and b.south <= a.north
-        for a in one
-        for b in other
-    )

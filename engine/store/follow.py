@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 
 from engine.changes import Changes
+from engine.consent.protection import UNPROTECTED
 from engine.pipeline import Engine
 from engine.store.port import (
     Change,
@@ -73,6 +74,8 @@ class Follower:
         for offer in snapshot.offers:
             self._engine.put_offer(offer.offer)
         self._put_residents(snapshot.residents)
+        for row in snapshot.protections:
+            self._engine.put_protection(row.resident, row.protection)
         self._engine.restore(snapshot.states, snapshot.counts)
         for key in snapshot.keys:
             self._keys[key.hash] = key
@@ -86,9 +89,12 @@ class Follower:
         """
         ids = _by_kind(changes)
         residents, keys = ids.pop("resident", None), ids.pop("key", None)
+        protected = ids.pop("protection", None)
         later = await self._take_city(ids) if ids else None
         if residents:
             await self._apply_residents(residents)
+        if protected:
+            await self._apply_protections(protected)
         if keys:
             await self._apply_keys(keys)
         return later
@@ -109,6 +115,14 @@ class Follower:
         self._put_residents(rows)
         for gone in set(ids) - {row.id for row in rows}:
             self._engine.drop_resident(gone)
+        if changed := self._engine.take_changes():
+            self._write(changed)
+
+    async def _apply_protections(self, ids: list[str]) -> None:
+        found = {row.resident: row for row in await self._store.read_protections(ids)}
+        for resident in ids:
+            row = found.get(resident)
+            self._engine.put_protection(resident, row.protection if row else UNPROTECTED)
         if changed := self._engine.take_changes():
             self._write(changed)
 
