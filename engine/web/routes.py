@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from engine.decision import Decision, OfferMade
+from engine.decision import Decision
 from engine.delivery.views import OfferTold, RecallTold, Redeemed, Visit
 from engine.store.window import Transition
 from engine.web import (
@@ -25,28 +25,14 @@ from engine.web import (
     offers,
     operations,
     pings,
-    preferences,
     redemptions,
-    resident_rows,
-    residents,
     websocket,
 )
 from engine.web.context import Context
-from engine.web.examples import EXAMPLES
 from engine.web.openapi import document
+from engine.web.resident_routes import RESIDENT_ROUTES
 from engine.web.route import NDJSON, Answer, Route
-
-OPERATOR: Final = ("operator",)
-MERCHANTS: Final = ("operator", "merchant")
-SENDERS: Final = ("operator", "sender")
-RESIDENTS: Final = ("operator", "resident")
-ANY_RESIDENT: Final = ("operator", "sender", "resident")
-ROWS: Final = (
-    "A row that can't be used is `rejected` and spoils no other. The body has a limit of its own "
-    "(`import_bytes_max`), and may come with `Content-Encoding` gzip or zstd."
-)
-LIVE: Final = ("store_unavailable", "not_live")
-"""What any write that must be live can fail with."""
+from engine.web.table import ANY_RESIDENT, LIVE, MERCHANTS, OPERATOR, ROWS, route
 
 
 async def openapi(ctx: Context) -> Answer[dict[str, Any]]:
@@ -60,17 +46,8 @@ def _described() -> bytes:
     return msgspec.json.encode(document(ROUTES))
 
 
-def _route(method: str, path: str, handler: Any, tag: str, **more: Any) -> Route:
-    """A route with its examples."""
-    body, answer = EXAMPLES.get(f"{method} {path}", (None, None))
-    more.setdefault("once", method not in ("GET", "HEAD"))
-    return Route(
-        method=method, path=path, handler=handler, tag=tag, example=body, answer=answer, **more
-    )
-
-
 ROUTES: Final[tuple[Route, ...]] = (
-    _route(
+    route(
         "POST",
         "/v1/pings",
         pings.post_pings,
@@ -91,7 +68,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         waits=True,
         once=False,
     ),
-    _route(
+    route(
         "GET",
         "/v1/pings/stream",
         websocket.stream_messages,
@@ -102,7 +79,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         stream=websocket.stream_messages,
         socket=True,
     ),
-    _route(
+    route(
         "GET",
         "/v1/decisions/{decision}/why",
         decisions.why,
@@ -110,8 +87,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=("operator", "merchant", "resident"),
         codes=("unknown_decision", "store_unavailable"),
     ),
-    _route("GET", "/v1/brands", brands.list_brands, "brands", roles=MERCHANTS),
-    _route(
+    route("GET", "/v1/brands", brands.list_brands, "brands", roles=MERCHANTS),
+    route(
         "PUT",
         "/v1/brands/{brand}",
         brands.put_brand,
@@ -120,7 +97,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(200, 201),
         codes=("foreign_brand", *LIVE),
     ),
-    _route(
+    route(
         "GET",
         "/v1/brands/{brand}",
         brands.get_brand,
@@ -128,7 +105,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("foreign_brand", "no_such_brand", "store_unavailable"),
     ),
-    _route(
+    route(
         "GET",
         "/v1/brands/{brand}/export",
         exports.export_brand,
@@ -137,7 +114,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         content_type=NDJSON,
         codes=("foreign_brand", "no_such_brand", "store_unavailable"),
     ),
-    _route(
+    route(
         "POST",
         "/v1/brands/{brand}/import",
         exports.import_brand,
@@ -148,7 +125,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         codes=("foreign_brand", *LIVE),
         about=ROWS,
     ),
-    _route(
+    route(
         "GET",
         "/v1/fences",
         fences.list_fences,
@@ -156,7 +133,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("store_unavailable",),
     ),
-    _route(
+    route(
         "POST",
         "/v1/fences/import",
         imports.import_fences,
@@ -167,8 +144,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         codes=("foreign_brand", "not_a_collection", "bad_header", *LIVE),
         about=ROWS,
     ),
-    _route("POST", "/v1/fences/covering", fences.covering, "fences", roles=MERCHANTS, once=False),
-    _route(
+    route("POST", "/v1/fences/covering", fences.covering, "fences", roles=MERCHANTS, once=False),
+    route(
         "PUT",
         "/v1/fences/{fence}",
         fences.put_fence,
@@ -178,7 +155,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         codes=("foreign_brand", "invalid_fence", "unknown_brand", *LIVE),
         body=fences.Feature,
     ),
-    _route(
+    route(
         "GET",
         "/v1/fences/{fence}",
         fences.get_fence,
@@ -186,7 +163,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("foreign_brand", "no_such_fence", "store_unavailable"),
     ),
-    _route(
+    route(
         "DELETE",
         "/v1/fences/{fence}",
         fences.delete_fence,
@@ -195,8 +172,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(204,),
         codes=("foreign_brand", "no_such_fence", "version_moved", *LIVE),
     ),
-    _route("GET", "/v1/offers", offers.list_offers, "offers", roles=MERCHANTS),
-    _route(
+    route("GET", "/v1/offers", offers.list_offers, "offers", roles=MERCHANTS),
+    route(
         "PUT",
         "/v1/offers/{offer}",
         offers.put_offer,
@@ -213,7 +190,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             *LIVE,
         ),
     ),
-    _route(
+    route(
         "GET",
         "/v1/offers/{offer}",
         offers.get_offer,
@@ -221,7 +198,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("foreign_brand", "no_such_offer", "store_unavailable"),
     ),
-    _route(
+    route(
         "DELETE",
         "/v1/offers/{offer}",
         offers.delete_offer,
@@ -230,7 +207,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(204,),
         codes=("foreign_brand", "no_such_offer", "version_moved", *LIVE),
     ),
-    _route(
+    route(
         "POST",
         "/v1/redemptions",
         redemptions.redeem,
@@ -247,7 +224,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             "store_unavailable",
         ),
     ),
-    _route(
+    route(
         "DELETE",
         "/v1/redemptions/{redemption}",
         redemptions.roll_back,
@@ -256,7 +233,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(204,),
         codes=("unknown_redemption", "store_unavailable"),
     ),
-    _route(
+    route(
         "GET",
         "/v1/events",
         events.stream_events,
@@ -267,106 +244,9 @@ ROUTES: Final[tuple[Route, ...]] = (
         stream=events.stream_events,
         events=True,
     ),
-    _route(
-        "GET",
-        "/v1/residents/{resident}/offers/stream",
-        events.stream_offers,
-        "events",
-        roles=ANY_RESIDENT,
-        codes=("foreign_resident", "unknown_resident"),
-        result=(OfferMade, RecallTold, events.GapTold),
-        content_type=events.EVENT_STREAM,
-        stream=events.stream_offers,
-        events=True,
-    ),
-    _route(
-        "POST",
-        "/v1/residents",
-        residents.create_resident,
-        "residents",
-        roles=SENDERS,
-        statuses=(201,),
-        codes=("resident_exists", *LIVE),
-        secret=True,
-    ),
-    _route(
-        "POST",
-        "/v1/residents/import",
-        resident_rows.import_residents,
-        "residents",
-        roles=OPERATOR,
-        forms=(NDJSON,),
-        body=resident_rows.ResidentLine,
-        codes=LIVE,
-        about=ROWS,
-    ),
-    _route(
-        "GET",
-        "/v1/residents/{resident}",
-        residents.get_resident,
-        "residents",
-        roles=ANY_RESIDENT,
-        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
-    ),
-    _route(
-        "PATCH",
-        "/v1/residents/{resident}",
-        residents.patch_resident,
-        "residents",
-        roles=ANY_RESIDENT,
-        codes=("foreign_resident", "unknown_resident", *LIVE),
-    ),
-    _route(
-        "GET",
-        "/v1/residents/{resident}/preferences",
-        preferences.get_preferences,
-        "preferences",
-        roles=RESIDENTS,
-        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
-    ),
-    _route(
-        "PATCH",
-        "/v1/residents/{resident}/preferences",
-        preferences.patch_preferences,
-        "preferences",
-        roles=RESIDENTS,
-        codes=(
-            "foreign_resident",
-            "unknown_resident",
-            "invalid_preferences",
-            "precondition_required",
-            "stale_version",
-            "overloaded",
-            *LIVE,
-        ),
-    ),
-    _route(
-        "PUT",
-        "/v1/residents/{resident}/preferences/marketing",
-        preferences.put_marketing,
-        "preferences",
-        roles=RESIDENTS,
-        codes=(
-            "foreign_resident",
-            "unknown_resident",
-            "unknown_brand",
-            "invalid_preferences",
-            "precondition_required",
-            "stale_version",
-            "overloaded",
-            *LIVE,
-        ),
-    ),
-    _route(
-        "POST",
-        "/v1/residents/{resident}/stop",
-        preferences.post_stop,
-        "preferences",
-        roles=RESIDENTS,
-        codes=("foreign_resident", "unknown_resident", "overloaded", *LIVE),
-    ),
-    _route("GET", "/v1/keys", keys.list_keys, "keys", roles=OPERATOR),
-    _route(
+    *RESIDENT_ROUTES,
+    route("GET", "/v1/keys", keys.list_keys, "keys", roles=OPERATOR),
+    route(
         "POST",
         "/v1/keys",
         keys.create_key,
@@ -376,8 +256,8 @@ ROUTES: Final[tuple[Route, ...]] = (
         codes=("unknown_brand", "unknown_resident", *LIVE),
         secret=True,
     ),
-    _route("GET", "/v1/keys/{id}", keys.get_key, "keys", roles=OPERATOR, codes=("unknown_key",)),
-    _route(
+    route("GET", "/v1/keys/{id}", keys.get_key, "keys", roles=OPERATOR, codes=("unknown_key",)),
+    route(
         "DELETE",
         "/v1/keys/{id}",
         keys.delete_key,
@@ -386,7 +266,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         statuses=(204,),
         codes=("unknown_key", "last_operator_key", *LIVE),
     ),
-    _route(
+    route(
         "GET",
         "/v1/audit",
         audit.list_audit,
@@ -394,17 +274,17 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("store_unavailable",),
     ),
-    _route("GET", "/v1/counts", operations.counts, "operations"),
-    _route("GET", "/healthz", operations.healthz, "operations"),
-    _route("GET", "/readyz", operations.readyz, "operations", statuses=(200, 503)),
-    _route(
+    route("GET", "/v1/counts", operations.counts, "operations"),
+    route("GET", "/healthz", operations.healthz, "operations"),
+    route("GET", "/readyz", operations.readyz, "operations", statuses=(200, 503)),
+    route(
         "GET",
         "/metrics",
         operations.metrics,
         "operations",
         content_type="text/plain",
     ),
-    _route("GET", "/openapi.json", openapi, "operations"),
-    _route("GET", "/", operations.page, "operations", content_type="text/html"),
+    route("GET", "/openapi.json", openapi, "operations"),
+    route("GET", "/", operations.page, "operations", content_type="text/html"),
 )
 """Every route. A literal path stands before one with a parameter that would match it too."""
