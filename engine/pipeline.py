@@ -122,7 +122,7 @@ class Engine:
         if resident.zones is not None and resident.zones.hides(
             ping.lon, ping.lat, accuracy_or_default(ping.accuracy_m)
         ):
-            resident.hidden = True
+            self.tracker.hide(resident)
             return _answer(ping, "", "private_zone")
         resident.heard_ms = ping.received_ms
         key = order_key(ping)

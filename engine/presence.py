@@ -221,6 +221,12 @@ class Tracker:
         if newest is not None and len(left) < len(before):
             self.changes.presences[resident_id] = resident.presence_row(newest.fix.at_ms)
 
+    def hide(self, resident: Resident) -> None:
+        """A ping was private: all that is left of it is that no way is told that may run by it."""
+        resident.hidden = True
+        if resident.newest is None and not resident.claims_count:
+            self.residents.pop(resident.id, None)
+
     def forget(self, resident_id: str) -> None:
         """Without consent to use the location, nothing of where a resident was is kept."""
         resident = self.residents.get(resident_id)
