@@ -5,10 +5,9 @@ import contextlib
 import gc
 import hashlib
 import logging
-import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,9 @@ from engine.delivery.tail import Tail
 from engine.delivery.views import Views
 from engine.offers.gates import Attention
 from engine.pipeline import Engine, EngineSettings
+from engine.store.cluster import write_private
 from engine.store.embedded import EmbeddedPostgres
+from engine.store.everywhere import Everywhere
 from engine.store.feed import Feed
 from engine.store.follow import Follower
 from engine.store.journal import Journal
@@ -38,6 +39,8 @@ from 603 to 4 ms, and its share of the time from 11 to 3 %."""
 FIRST_LOOK_S: Final = 5.0
 """How long a start waits for the first look at the feed, before which every ping is refused."""
 
+_LEASE_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SLICE: Final = 500
 PRUNE_EVERY_S: Final = 10.0
@@ -49,17 +52,20 @@ def clock_ms() -> int:
 
 
 def mono_ms() -> int:
-    """The monotonic clock, milliseconds."""
-    return time.monotonic_ns() // 1_000_000
+    """The monotonic clock of leases, milliseconds; where it can, it runs on in a machine's sleep."""
+    return time.clock_gettime_ns(_LEASE_CLOCK) // 1_000_000
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config, failed: Callable[[], None]) -> AsyncIterator[Context]:
+async def running(
+    config: Config, failed: Callable[[], None], *, answerer: type[Answerer] = Answerer
+) -> AsyncIterator[Context]:
     """All parts of the service but its listening socket, started and in the end stopped.
 
     Args:
         config: the settings.
         failed: called when a part can't go on, so that the process must end.
+        answerer: what answers pings; another one than ours only for seeing that it is missed.
 
     Raises:
         StoreUnavailable: the database can't be reached.
@@ -75,11 +81,16 @@ async def running(config: Config, failed: Callable[[], None]) -> AsyncIterator[C
         store = PostgresStore(url)
         await store.open()
         stack.push_async_callback(store.close)
-        yield await assemble(config, store, stack, failed)
+        yield await assemble(config, store, stack, failed, answerer=answerer)
 
 
 async def assemble(
-    config: Config, store: Store, stack: contextlib.AsyncExitStack, failed: Callable[[], None]
+    config: Config,
+    store: Store,
+    stack: contextlib.AsyncExitStack,
+    failed: Callable[[], None],
+    *,
+    answerer: type[Answerer] = Answerer,
 ) -> Context:
     """Put the parts around an open store together and bring them up to date."""
     engine = Engine(
@@ -108,18 +119,15 @@ async def assemble(
         mono_ms=mono_ms,
     )
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
-    following = asyncio.create_task(feed.run())
-    following.add_done_callback(lambda task: None if task.cancelled() else failed())
-    stack.push_async_callback(_end_task, following)
+    everywhere = Everywhere(store, feed, mono_ms=mono_ms)
+    stack.push_async_callback(feed.leave)
+    _keep_running(stack, failed, feed.run(), everywhere.run(), _sweep(engine, journal, store))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
-    sweeping = asyncio.create_task(_sweep(engine, journal, store))
-    sweeping.add_done_callback(lambda task: None if task.cancelled() else failed())
-    stack.push_async_callback(_end_task, sweeping)
     tail = await _tail(config, store, stack, failed)
     metrics = Metrics()
-    answerer = Answerer(
+    answering = answerer(
         engine,
         journal,
         clock_ms=clock_ms,
@@ -134,11 +142,13 @@ async def assemble(
         engine=engine,
         journal=journal,
         feed=feed,
-        answerer=answerer,
+        everywhere=everywhere,
+        answerer=answering,
         tail=tail,
         views=Views(engine, journal, clock_ms=clock_ms, mono_ms=mono_ms),
         keys=keys,
         clock_ms=clock_ms,
+        mono_ms=mono_ms,
         started_ms=clock_ms(),
         metrics=metrics,
     )
@@ -185,11 +195,20 @@ async def _tail(
         queue_max=config.event_queue_max,
     )
     tail.number = await store.number_events()
-    for work in (tail.run(), _prune(config, store)):
+    _keep_running(stack, failed, tail.run(), _prune(config, store))
+    return tail
+
+
+def _keep_running(
+    stack: contextlib.AsyncExitStack,
+    failed: Callable[[], None],
+    *works: Coroutine[object, object, None],
+) -> None:
+    """Have works go on beside the service, which ends when one of them does."""
+    for work in works:
         task = asyncio.create_task(work)
         task.add_done_callback(lambda done: None if done.cancelled() else failed())
         stack.push_async_callback(_end_task, task)
-    return tail
 
 
 async def _prune(config: Config, store: Store) -> None:
@@ -243,11 +262,13 @@ async def _operator_key(config: Config, store: Store) -> None:
 
 
 def _kept_key(path: Path) -> str:
-    """The key in a file that only its owner can read; made if there is none."""
+    """The key in a file that only its owner can read; made if there is none.
+
+    An empty file holds none: else whoever sends no key would be the operator.
+    """
     with contextlib.suppress(FileNotFoundError):
-        return path.read_text(encoding="utf-8").strip()
+        if key := path.read_text(encoding="utf-8").strip():
+            return key
     key = f"pb_operator_{secrets.token_urlsafe(32)}"
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "w", encoding="utf-8") as file:
-        file.write(key + "\n")
+    write_private(path, key)
     return key

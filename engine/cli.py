@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the work failed, 2 wrong use.
 import argparse
 import asyncio
 import dataclasses
+import errno
 import os
 import sys
 from typing import Final
@@ -50,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
         result = arguments.run(config, arguments)
         return int(uvloop.run(result)) if asyncio.iscoroutine(result) else int(result)
     except (*FAILURES, OSError) as error:
-        say(f"passby: {error}")
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        say(f"passby: {error}{'; make room on that disk, then do it again' * full}")
         return FAILED
     except StoreUnavailable as error:
         say(f"passby: the database does not answer: {error}")

@@ -21,8 +21,8 @@ import msgspec
 from engine.app import OPERATOR_KEY_FILE
 from engine.config import Config
 from engine.store.cluster import SHARED, Cluster
-from engine.store.embedded import LOG_BYTES_MAX
 from engine.store.migrate import SchemaRefused, load_migrations, missing_of
+from engine.store.room import LOG_BYTES_MAX
 from engine.web.listening import Certificate
 
 DISK_WARN_BYTES: Final = 2_000_000_000

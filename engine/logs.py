@@ -36,3 +36,5 @@ def set_up(level: str, form: str) -> None:
         else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     )
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # A database that is away is told in one line by whoever asks it, not by a trace at each try.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)

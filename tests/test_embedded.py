@@ -27,6 +27,7 @@ import pytest
 
 from engine.store.cluster import ClusterRefused
 from engine.store.embedded import DataInUse, EmbeddedPostgres, ServerFailed
+from engine.store.room import bound_log
 
 ROOT: Final = os.geteuid() == 0
 
@@ -416,7 +417,7 @@ async def test_a_log_is_bounded(data: Path, embedded: EmbeddedPostgres) -> None:
     await embedded.start()
     with embedded.log_file.open("ab") as log:
         log.truncate(20_000_000)
-    embedded.bound_log()
+    bound_log(embedded.log_file)
 
     assert embedded.log_file.stat().st_size == 0
     assert embedded.log_file.with_suffix(".log.1").stat().st_size == 20_000_000

@@ -76,6 +76,11 @@ class Client:
         outbox: the queue and its limits.
         choices: what the resident says and waits, and its back-off.
         session: to share connections with others; it stays open.
+
+    Attributes:
+        not_kept: why the file could not be written the last time, as on a full disk; None: it was.
+            What waits is sent all the same, and would be lost with the process. The loop's
+            exception handler is told once; the file is written again as soon as it can be.
     """
 
     def __init__(  # noqa: PLR0913 (keywords, each of use by itself)
@@ -101,6 +106,7 @@ class Client:
         self._waiters: dict[str, asyncio.Future[Outcome]] = {}
         self._wake, self._idle = asyncio.Event(), asyncio.Event()
         self._kept_s = float("-inf")
+        self.not_kept: OSError | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -351,7 +357,17 @@ class Client:
         if self._file is None:
             return
         self._kept_s = time.monotonic()
-        kept.write(self._file, kept.Kept(self.outbox.kept(), self.choices.kept()))
+        before = self.not_kept
+        try:
+            kept.write(self._file, kept.Kept(self.outbox.kept(), self.choices.kept()))
+        except OSError as error:
+            self.not_kept = error
+            if before is None:
+                message = f"{self._file} can't be written: make room there, or name another file"
+                told = {"message": message, "exception": error}
+                asyncio.get_running_loop().call_exception_handler(told)
+        else:
+            self.not_kept = None
 
 
 def _new_id() -> str:

@@ -29,13 +29,21 @@ def read(path: Path) -> Kept | None:
 
 
 def write(path: Path, kept: Kept) -> None:
-    """Replace the file, so that at any moment the old one or the new one is there, whole."""
+    """Replace the file, so that at any moment the old one or the new one is there, whole.
+
+    Raises:
+        OSError: it could not be written, as on a full disk: the old one stays.
+    """
     fresh = path.with_name(path.name + ".new")
-    with open(fresh, "wb", opener=_private) as out:
-        out.write(msgspec.json.encode(kept))
-        out.flush()
-        os.fsync(out.fileno())
-    fresh.replace(path)
+    try:
+        with open(fresh, "wb", opener=_private) as out:
+            out.write(msgspec.json.encode(kept))
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _private(path: str, flags: int) -> int:

@@ -11,8 +11,9 @@ from engine.offers.choice import AGE_FOR_OFFER_MAX_MS
 from engine.ping import AGE_MAX_MS, CLOCK_AHEAD_MAX_MS
 from engine.presence import FIXES_LIFE_MS, PRESENCE_LIFE_MS
 from engine.residents import LATE_MAX_MS
-from engine.store.embedded import LOG_BYTES_MAX, RESTARTS_MAX, STOP_S
+from engine.store.embedded import RESTARTS_MAX, STOP_S
 from engine.store.port import RECENT_CLAIMS_MS
+from engine.store.room import LOG_BYTES_MAX, ROOM_BYTES_MIN
 from engine.web.fences import POSITIONS_MAX
 from engine.web.rate import BUCKETS_MAX
 from geofences.corridor import WIDTH_MAX_M
@@ -45,6 +46,11 @@ FIXED: Final = (
     ("Keys whose rate is remembered", f"{BUCKETS_MAX:,}", "the fullest are forgotten"),
     ("Log of the embedded database", f"{LOG_BYTES_MAX // 1_000_000} MB, twice", "is emptied"),
     ("Restarts of the embedded database in a row", f"{RESTARTS_MAX}", "it is left alone"),
+    (
+        "Room on its disk for it to be started again",
+        f"{ROOM_BYTES_MIN >> 20} MiB",
+        "with less it is waited for",
+    ),
     ("Each of three ways to stop it", f"{STOP_S:.0f} s", "the next, harder one"),
     ("Refused rows that a command shows", f"{REJECTED_SHOWN_MAX}", "are counted"),
 )

@@ -120,6 +120,11 @@ async def back_up(url: str, path: Path, *, now_ms: int) -> Header:
             os.link(draft, path)
         except FileExistsError:
             raise BackupRefused(f"{path} is there already: name a new file") from None
+        except OSError as error:
+            raise BackupRefused(
+                f"{path} can't be written ({error.strerror}), and no part of it was kept: make "
+                "room there, or name a file elsewhere"
+            ) from None
         finally:
             draft.unlink(missing_ok=True)
     return header

@@ -157,11 +157,20 @@ class Cluster:
 
 
 def write_private(path: Path, text: str) -> Path:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read, whole or not at all.
+
+    Raises:
+        OSError: it could not be written; what was there before stays.
+    """
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return draft.rename(path)
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return draft.rename(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        # A full disk is told without a name, and whoever reads it wants to know which one.
+        raise OSError(error.errno, error.strerror, str(path)) from None

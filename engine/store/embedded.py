@@ -15,7 +15,6 @@ import ctypes
 import fcntl
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -29,6 +28,7 @@ from typing import Any, Final
 import asyncpg
 
 from engine.store.cluster import ROLE, Cluster, ClusterRefused, write_private
+from engine.store.room import bound_log, room
 
 START_S: Final = 120.0
 """How long a server may take to start; long, because it may have a crash to recover from."""
@@ -43,7 +43,6 @@ RESTARTS_MAX: Final = 8
 """Restarts in a row after which we give up; a server that stood for a minute starts anew."""
 
 STEADY_S: Final = 60.0
-LOG_BYTES_MAX: Final = 10_000_000
 
 _LOOK_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
@@ -331,24 +330,18 @@ class EmbeddedPostgres:
                 return True
         return False
 
-    def bound_log(self) -> None:
-        """Keep one older log; the server goes on writing to the emptied one. Done each minute."""
-        if self.log_file.stat().st_size > LOG_BYTES_MAX:
-            shutil.copyfile(self.log_file, self.log_file.with_suffix(".log.1"))
-            self.log_file.with_suffix(".log.1").chmod(0o600)
-            os.truncate(self.log_file, 0)
-
     async def _watch(self, binaries: Path) -> None:
         """Keep the server running and its log short, until cancelled."""
         failures = 0
         while self._server is not None:
             since_s = time.monotonic()
             while not await _exited(self._server, STEADY_S):
-                self.bound_log()
+                bound_log(self.log_file)
             if time.monotonic() - since_s >= STEADY_S:
                 failures = 0
             _log.error("the database server ended with status %s", self._server.returncode)
             while True:
+                await room(self.cluster.folder)
                 failures += 1
                 if failures > RESTARTS_MAX:
                     _log.critical("the database server is not started again")
@@ -388,8 +381,12 @@ def _own(path: Path) -> int:
             f"the data folder {path.parent} is in use by process {pid}: stop it, or give this one "
             "another data folder"
         ) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
+    try:
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+    except OSError as error:
+        os.close(lock)
+        raise OSError(error.errno, error.strerror, str(path)) from None
     return lock
 
 

@@ -124,6 +124,7 @@ class Journal:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._failing = False
         self.groups_committed = 0
         self.changes_committed = 0
         self.groups_failed = 0
@@ -244,12 +245,18 @@ class Journal:
             committed = await self._store.commit(group.changes)
             self._committed(group.changes, committed)
         except StoreUnavailable as error:
+            if not self._failing:
+                self._failing = True
+                _log.error("nothing can be committed, pings are refused: %s", error)
             self._fail(str(error))
         except Exception as error:
             # A mistake in a callback or in a statement. The kind alone: texts may quote ids.
             _log.error("a group could not be committed: %s", type(error).__name__)
             self._fail(type(error).__name__)
         else:
+            if self._failing:
+                self._failing = False
+                _log.warning("commits go on")
             self.groups_committed += 1
             self.changes_committed += group.size
             self.claims_refused += len(committed.refused)
