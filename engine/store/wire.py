@@ -223,6 +223,9 @@ async def _close(connection: asyncpg.Connection) -> None:
 _STATES: Final = ("08", "25", "28", "3D", "40", "53", "55", "57", "58", "XX")
 
 
+_DISK_FULL: Final = "53100"
+
+
 @contextlib.contextmanager
 def _told() -> Any:
     """Turn what asyncpg raises into our errors, whose texts hold no value of any row."""
@@ -230,6 +233,8 @@ def _told() -> Any:
         yield
     except asyncpg.PostgresError as error:
         state = error.sqlstate or "XX000"
+        if state == _DISK_FULL:
+            raise StoreUnavailable("the database's disk is full: make room there") from None
         if state.startswith(_STATES):
             raise StoreUnavailable(f"{type(error).__name__} ({state})") from None
         raise StoreBroken(f"{type(error).__name__} ({state})") from None
