@@ -29,7 +29,8 @@ from engine.changes import (
     OfferCount,
     ResidentState,
 )
-from engine.consent.index import Entry, PreferenceIndex, Row, offer_need
+from engine.consent.index import Entry, PreferenceIndex, Row
+from engine.consent.lanes import offer_need
 from engine.consent.protection import Protection
 from engine.consent.record import Record
 from engine.consent.zones import draw

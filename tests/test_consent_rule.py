@@ -285,6 +285,9 @@ def test_a_grant_ends_to_the_millisecond() -> None:
     assert told(index, asked._replace(now_ms=NOON_MS - 1)) == "allow"
     assert told(index, asked._replace(now_ms=NOON_MS)) == "no_grant"
     assert told(index, asked._replace(now_ms=NOON_MS - 1)) == "no_grant"  # clocks that step back
+    said = [record("grant", expires_ms=NOON_MS), record("deny", scope=Scope(brand="other"))]
+    index.put("ann", 2, said, "UTC", now_ms=NOON_MS - 1)
+    assert told(index, asked._replace(now_ms=NOON_MS - 1)) == "no_grant"  # whatever is said then
 
 
 def test_an_expired_grant_is_no_reason() -> None:

@@ -30,8 +30,8 @@ from engine.consent.lanes import (
     MATCH_NEED,
     PURPOSES,
     USE_LOCATION,
-    lane,
     lanes,
+    offer_need,
 )
 from engine.consent.record import SUSPENSIONS, Record, Scope, WeekWindow, record_id
 from engine.localtime import LocalClock, clock_of
@@ -300,13 +300,17 @@ def _row(
 class Entry:
     """One resident in the index."""
 
-    __slots__ = ("clock", "next_change_at_ms", "row", "standing", "version")
+    __slots__ = ("clock", "next_change_at_ms", "reached_ms", "row", "standing", "version")
 
-    def __init__(self, version: int, standing: tuple[Standing, ...], clock: LocalClock) -> None:
+    def __init__(
+        self, version: int, standing: tuple[Standing, ...], clock: LocalClock, reached_ms: int
+    ) -> None:
         self.version = version
         self.standing = standing
         self.clock = clock
         self.row = Row()
+        self.reached_ms = reached_ms
+        """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
         self.next_change_at_ms = 0
 
 
@@ -326,7 +330,9 @@ class PreferenceIndex:
         self, resident: str, version: int, records: Iterable[Record], timezone: str, *, now_ms: int
     ) -> Entry:
         """Take over all that a resident said; replaces what was known."""
-        entry = Entry(version, tuple(standing_of(records)), clock_of(timezone))
+        before = self._entries.get(resident)
+        reached_ms = now_ms if before is None else before.reached_ms
+        entry = Entry(version, tuple(standing_of(records)), clock_of(timezone), reached_ms)
         self._compile(entry, now_ms)
         self._entries[resident] = entry
         return entry
@@ -422,7 +428,8 @@ class PreferenceIndex:
 
     def _compile(self, entry: Entry, now_ms: int) -> None:
         """Bring an entry's row up to now; rows of equal content are one object."""
-        row, entry.next_change_at_ms = compile_row(entry.standing, now_ms)
+        entry.reached_ms = max(entry.reached_ms, now_ms)
+        row, entry.next_change_at_ms = compile_row(entry.standing, entry.reached_ms)
         entry.row = self._rows.setdefault(msgspec.msgpack.encode(_key(row)), row)
 
 
@@ -437,14 +444,3 @@ def _plain(held: object) -> object:
     if isinstance(held, tuple):
         return [_plain(inner) for inner in held]
     return hex(held) if isinstance(held, int) else held
-
-
-_OFFER_NEEDS: Final = {
-    purpose: lane(purpose, "use", "precise_location") | lane(purpose, "contact", "contact_point")
-    for purpose in PURPOSES
-}
-
-
-def offer_need(purpose: str) -> int:
-    """Lanes that an offer needs: to use the precise location, and to contact."""
-    return _OFFER_NEEDS[purpose]

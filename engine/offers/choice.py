@@ -5,7 +5,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from engine.consent.index import Entry, offer_need
+from engine.consent.index import Entry
+from engine.consent.lanes import offer_need
 from engine.decision import WITHHELD
 from engine.offers.book import OfferBook
 from engine.offers.gates import (
