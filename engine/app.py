@@ -52,7 +52,7 @@ def clock_ms() -> int:
 
 
 def mono_ms() -> int:
-    """The monotonic clock of leases, milliseconds; where it can, it runs on in a machine's sleep."""
+    """The monotonic clock of leases, milliseconds; on Linux it goes on while a machine sleeps."""
     return time.clock_gettime_ns(_LEASE_CLOCK) // 1_000_000
 
 
@@ -91,8 +91,13 @@ async def assemble(
     failed: Callable[[], None],
     *,
     answerer: type[Answerer] = Answerer,
+    clock_ms: Callable[[], int] = clock_ms,
 ) -> Context:
-    """Put the parts around an open store together and bring them up to date."""
+    """Put the parts around an open store together and bring them up to date.
+
+    Args: as of `running`, and
+        clock_ms: Unix milliseconds; may jump.
+    """
     engine = Engine(
         secret=await store.secret("claims"),
         settings=EngineSettings(
@@ -100,7 +105,7 @@ async def assemble(
             kept_fixes_max=config.kept_fixes_max,
         ),
     )
-    journal = _journal(config, store, engine)
+    journal = _journal(config, store, engine, clock_ms)
     stack.push_async_callback(_end_journal, journal, config.stop_seconds_max)
     keys: dict[str, KeyRow] = {}
     follower = Follower(store, engine, keys, clock_ms=clock_ms, write=journal.add)
@@ -121,7 +126,7 @@ async def assemble(
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
-    _keep_running(stack, failed, feed.run(), everywhere.run(), _sweep(engine, journal, store))
+    _keep_running(stack, failed, feed.run(), everywhere.run(), _sweep(engine, journal, store, clock_ms))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
@@ -154,7 +159,9 @@ async def assemble(
     )
 
 
-def _journal(config: Config, store: Store, engine: Engine) -> Journal:
+def _journal(
+    config: Config, store: Store, engine: Engine, clock_ms: Callable[[], int]
+) -> Journal:
     """The journal, wired to what the engine must learn of each commit."""
 
     def committed(changes: Changes, outcome: Committed) -> None:
@@ -223,7 +230,9 @@ async def _prune(config: Config, store: Store) -> None:
                 )
 
 
-async def _sweep(engine: Engine, journal: Journal, store: Store) -> None:
+async def _sweep(
+    engine: Engine, journal: Journal, store: Store, clock_ms: Callable[[], int]
+) -> None:
     """Go round all residents in memory, for ever, a slice at a time; and forget old calls."""
     while True:
         await asyncio.sleep(SWEEP_EVERY_S)

@@ -7,13 +7,19 @@ import pytest
 from engine.store.memory import MemoryStore
 from tests.contract_administration import AdministrationContract
 from tests.contract_guards import GuardContract
+from tests.contract_nodes import NodeContract
 from tests.contract_outage import OutageContract
 from tests.contract_store import Outage, StoreContract
 from tests.contract_window import WindowContract
 
 
 class TestMemoryStore(
-    StoreContract, AdministrationContract, OutageContract, WindowContract, GuardContract
+    StoreContract,
+    AdministrationContract,
+    OutageContract,
+    WindowContract,
+    GuardContract,
+    NodeContract,
 ):
     """Two stores that share one state."""
 

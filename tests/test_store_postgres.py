@@ -32,6 +32,7 @@ from engine.store.wire import StoreBroken
 from tests.conftest import Server
 from tests.contract_administration import AdministrationContract
 from tests.contract_guards import GuardContract
+from tests.contract_nodes import NodeContract
 from tests.contract_outage import OutageContract
 from tests.contract_store import (
     BRAND,
@@ -80,7 +81,12 @@ async def other(database_url: str) -> AsyncIterator[PostgresStore]:
 
 
 class TestPostgresStore(
-    StoreContract, AdministrationContract, OutageContract, WindowContract, GuardContract
+    StoreContract,
+    AdministrationContract,
+    OutageContract,
+    WindowContract,
+    GuardContract,
+    NodeContract,
 ):
     """Two stores on one database."""
 

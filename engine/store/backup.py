@@ -292,13 +292,14 @@ async def restore(
             suspended = await _suspend_all(connection, because, now_ms)
             await connection.execute(SQL["renumber_feed"], now_ms)
             await connection.execute(SQL["forget_events"], now_ms)
+            await connection.execute(SQL["forget_nodes"])
             ended = await connection.fetchval(SQL["expire_open_codes"], now_ms)
             if await _differs(connection, header, suspended):
                 raise BackupRefused(f"{path} changed while it was read; nothing was restored")
     return Restored(rows=header.rows, deleted=there, suspended=suspended, codes_ended=ended)
 
 
-_OF_A_START: Final = ("secrets", "keys", "changes")
+_OF_A_START: Final = ("secrets", "keys", "changes", "nodes")
 """Tables that a service fills when it is started, before anybody has used it."""
 
 _OF_A_MIGRATION: Final = ("event_window",)
@@ -384,7 +385,7 @@ async def _suspend_all(connection: asyncpg.Connection, because: str, now_ms: int
 
 async def _differs(connection: asyncpg.Connection, header: Header, suspended: int) -> bool:
     """Whether the database holds other numbers of rows than the backup, and what was added."""
-    begun_anew = ("changes", "events", "event_batches")
+    begun_anew = ("changes", "events", "event_batches", "nodes")
     wanted = {table: rows for table, rows in header.rows.items() if table not in begun_anew}
     wanted["consent_records"] += suspended
     return await _counts(connection, list(wanted)) != wanted

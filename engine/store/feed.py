@@ -2,18 +2,24 @@
 
 The lease is the whole point: preferences may be acted on only while it runs. It is counted from
 the beginning of the read that found the feed's end, since only what was written before that is
-known to be in memory; and on the monotonic clock, which nobody can set back.
+known to be in memory; and on the monotonic clock, which nobody can set back. Each read also tells
+all other processes how far this one is: see `nodes` for what they may conclude from it.
 """
 
 import asyncio
+import contextlib
 import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from engine.store.nodes import NotJoined
 from engine.store.port import Change, Store, StoreUnavailable
 
 BACK_OFF_MIN_S: Final = 0.05
 BACK_OFF_MAX_S: Final = 0.5
+LEAVE_S: Final = 1.0
+"""Longest time that a process which ends takes for saying so."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +40,8 @@ class Feed:
         mono_ms: the monotonic clock, milliseconds.
 
     Attributes:
+        node: this process' id among all that follow the feed; a new one each time it starts, and
+            one that nobody can guess.
         number: all changes up to this one are in memory, but for those that come later.
         lease_until_mono_ms: until when memory may be trusted; 0 before the first look.
     """
@@ -57,6 +65,7 @@ class Feed:
         self._later: set[asyncio.Task[None]] = set()
         self._ended = False
         self._looked = asyncio.Event()
+        self.node = secrets.token_hex(16)
         self.number = start
         self.lease_until_mono_ms = 0
         self.changes_applied = 0
@@ -150,6 +159,16 @@ class Feed:
         if self._ended:
             raise StoreUnavailable("the change feed is not followed")
 
+    async def leave(self) -> None:
+        """Act on nothing any more, and say so: nobody has to wait for this process from now on.
+
+        For the end, after `run`. Where the store does not answer, others find out by themselves.
+        """
+        self.lease_until_mono_ms = 0
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                await self._store.leave(self.node)
+
     def _check_later(self) -> None:
         """Let go of what has come into memory; raise what it raised."""
         for task in [task for task in self._later if task.done()]:
@@ -160,7 +179,12 @@ class Feed:
         """Apply the feed to its end, then renew the lease."""
         while True:
             began_mono_ms = self._mono_ms()
-            changes = await self._store.changes_after(self.number)
+            try:
+                changes = await self._store.follow(self.node, self.number, renewed_ms=began_mono_ms)
+            except NotJoined:
+                # At the start, or after standing still for so long that we were taken for dead.
+                await self._store.join(self.node, lease_ms=self._lease_ms)
+                continue
             if not changes:
                 self.lease_until_mono_ms = began_mono_ms + self._lease_ms
                 self._looked.set()

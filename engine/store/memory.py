@@ -5,7 +5,6 @@ and are then like several processes on one database.
 """
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from itertools import islice
@@ -20,15 +19,15 @@ from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.memory_guards import MemoryGuards
+from engine.store.memory_nodes import MemoryNodes
+from engine.store.memory_rights import MemoryRights
 from engine.store.memory_window import MemoryWindow
 from engine.store.port import (
     AlreadyThere,
     BrandRow,
-    Change,
     ClaimRecord,
     Committed,
     Expected,
-    FeedLost,
     FenceRow,
     KeyRow,
     OfferRow,
@@ -48,7 +47,7 @@ from engine.store.shared import Claim, Shared, claim_row
 Row = TypeVar("Row")
 
 
-class MemoryStore(MemoryGuards, MemoryWindow):
+class MemoryStore(MemoryNodes, MemoryGuards, MemoryRights, MemoryWindow):
     """Store in memory; see `port.Store` for the methods.
 
     Args:
@@ -83,29 +82,11 @@ class MemoryStore(MemoryGuards, MemoryWindow):
         """Stop listening; what is shared stays."""
         self._opened = False
         self.shared.listeners.discard(self._grown)
+        self.shared.nodes.listeners.pop(id(self), None)
 
     async def secret(self, name: str) -> bytes:
         """32 random bytes, the same for everybody who asks for this name."""
         return self._open_shared().secrets.setdefault(name, secrets.token_bytes(32))
-
-    # The feed.
-
-    async def changes_after(self, number: int, *, limit: int = 10_000) -> list[Change]:
-        """The feed's next lines."""
-        feed = self._open_shared().feed
-        first = feed[0].number if feed else 1
-        at = number + 1 - first
-        if (number > 0 and at < 1) or at < 0 or at > len(feed):
-            raise FeedLost(number)
-        return feed[at : at + limit]
-
-    async def wait_for_change(self, timeout_s: float) -> None:
-        """Wait until the feed grows; a growth since the last wait counts."""
-        self._open_shared()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._grown.wait()
-        self._grown.clear()
 
     # What a process holds in memory.
 

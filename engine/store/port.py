@@ -18,10 +18,11 @@ from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.guards import GuardStore, ProtectionRow
 from engine.store.kept import Kept, KeptAnswer
+from engine.store.nodes import NodeStore
 from engine.store.window import EventStore
 
-Kind = Literal["brand", "fence", "offer", "resident", "key", "batch", "protection"]
-"""Of things; `batch` is what an import wrote, by the id of the import."""
+Kind = Literal["brand", "fence", "offer", "resident", "key", "batch", "protection", "canary"]
+"""Of things; `batch` is what an import wrote, by the id of the import; `canary` is by process."""
 
 Expected = tuple[int, ...] | None
 """Versions of which one must be there when a write happens; see `audit.ABSENT` and `PRESENT`."""
@@ -222,7 +223,7 @@ class RedemptionRefused(Exception):
         self.code = code
 
 
-class Store(EventStore, GuardStore, Protocol):
+class Store(EventStore, GuardStore, NodeStore, Protocol):
     """What survives. Every method raises StoreUnavailable when the store does not answer."""
 
     async def open(self) -> None:
@@ -239,19 +240,6 @@ class Store(EventStore, GuardStore, Protocol):
 
     async def snapshot(self, *, now_ms: int) -> Snapshot:
         """Everything, read in one consistent transaction."""
-
-    async def changes_after(self, number: int, *, limit: int = 10_000) -> list[Change]:
-        """The feed's next lines in the order of their numbers; none: the end is reached.
-
-        Raises:
-            FeedLost: the line after `number`, or that of `number` itself, is not kept.
-        """
-
-    async def wait_for_change(self, timeout_s: float) -> None:
-        """Return when the feed may have grown, or after the timeout; may return early.
-
-        A growth between two calls ends the second at once. For one caller at a time.
-        """
 
     async def read_brands(self, ids: list[str]) -> list[BrandRow]:
         """Those of the brands that exist, by id."""

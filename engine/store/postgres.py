@@ -24,11 +24,9 @@ from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.port import (
     AlreadyThere,
     BrandRow,
-    Change,
     ClaimRecord,
     Committed,
     Expected,
-    FeedLost,
     FenceRow,
     KeyRow,
     OfferRow,
@@ -45,12 +43,13 @@ from engine.store.port import (
     recent_since_ms,
 )
 from engine.store.postgres_guards import PostgresGuards, protection_row
+from engine.store.postgres_nodes import PostgresNodes
 from engine.store.wire import LONG_S, SQL, Wire
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class PostgresStore(PostgresGuards):
+class PostgresStore(PostgresNodes, PostgresGuards):
     """Store on a PostgreSQL server, version 14 or newer; see `port.Store` for the methods.
 
     Args:
@@ -95,27 +94,6 @@ class PostgresStore(PostgresGuards):
         async with self._wire.connection() as connection:
             value: bytes = await connection.fetchval(SQL["secret"], name, secrets.token_bytes(32))
             return value
-
-    # The feed.
-
-    async def changes_after(self, number: int, *, limit: int = 10_000) -> list[Change]:
-        """The feed's next lines. Asks for the reader's own line too, to see that it is there."""
-        async with self._wire.connection() as connection:
-            found = await connection.fetch(SQL["changes_from"], number, limit + 1)
-        changes = [Change(row["number"], row["kind"], row["id"]) for row in found]
-        if number == 0:
-            changes.insert(0, Change(0, "brand", ""))
-        if (
-            not changes
-            or changes[0].number != number
-            or changes[-1].number != number + len(changes) - 1
-        ):
-            raise FeedLost(number)
-        return changes[1 : limit + 1]
-
-    async def wait_for_change(self, timeout_s: float) -> None:
-        """Wait for a notification; one that came since the last wait counts."""
-        await self._wire.wait_for_change(timeout_s)
 
     # What a process holds in memory.
 

@@ -21,6 +21,7 @@ from engine.consent.notices import NoticeText
 from engine.store.audit import AuditEntry, Author, allows
 from engine.store.guards import ProtectionRow
 from engine.store.kept import Kept
+from engine.store.memory_nodes import Nodes
 from engine.store.memory_window import Window
 from engine.store.port import (
     BrandRow,
@@ -92,6 +93,7 @@ class Shared:
         self.listeners: set[asyncio.Event] = set()
         self.window = Window()
 
+        self.nodes = Nodes()
     @property
     def number(self) -> int:
         """The feed's newest number."""

@@ -14,6 +14,7 @@ from engine.store.queries import load_queries
 
 CHANNEL: Final = "passby_changes"
 EVENTS_CHANNEL: Final = "passby_events"
+NODES_CHANNEL: Final = "passby_nodes"
 SQL: Final = load_queries()
 LONG_S: Final = 600.0
 """Longest time of a command while a process starts."""
@@ -46,6 +47,8 @@ class Wire:
         self._grown = asyncio.Event()
         self.told = asyncio.Event()
         """Set when there may be new events."""
+        self.when_applied: Callable[[], object] = _nobody
+        """Called when a process may have applied more of the feed."""
 
     async def open(self) -> None:
         """Connect, migrate, and be ready.
@@ -136,12 +139,14 @@ class Wire:
                 listener.add_termination_listener(self._wake)
                 await listener.add_listener(CHANNEL, self._wake)
                 await listener.add_listener(EVENTS_CHANNEL, self._tell)
+                await listener.add_listener(NODES_CHANNEL, self._tell_applied)
             except BaseException:
                 listener.terminate()
                 raise
         self.listener = listener
         self._grown.set()
         self.told.set()
+        self.when_applied()
 
     def _wake(self, *_: object) -> None:
         """The feed may have grown, or the connection that would tell us is gone."""
@@ -150,6 +155,10 @@ class Wire:
     def _tell(self, *_: object) -> None:
         """Another process may have given numbers to events."""
         self.told.set()
+
+    def _tell_applied(self, *_: object) -> None:
+        """A process may have applied more of the feed, or is gone."""
+        self.when_applied()
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
@@ -202,6 +211,10 @@ class Wire:
             number: int = row["append_changes"]
             return number
         return None
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 async def _keep(_: asyncpg.Connection) -> None:

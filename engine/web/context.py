@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.delivery.tail import Tail
     from engine.delivery.views import Views
     from engine.pipeline import Engine
+    from engine.store.everywhere import Everywhere
     from engine.store.feed import Feed
     from engine.store.journal import Journal
 
@@ -28,6 +29,7 @@ class Context:
     engine: "Engine"
     journal: "Journal"
     feed: "Feed"
+    everywhere: "Everywhere"
     answerer: "Answerer"
     tail: "Tail"
     views: "Views"
@@ -35,6 +37,8 @@ class Context:
     """SHA-256 of a key, hex -> its row; the change feed keeps it live."""
     clock_ms: Callable[[], int]
     """Unix milliseconds."""
+    mono_ms: Callable[[], int]
+    """The monotonic clock that leases are held against, milliseconds."""
     started_ms: int
     metrics: Metrics
 

@@ -1,4 +1,7 @@
-"""Writes that are live in this process by the time they are answered."""
+"""Writes that are live by the time they are answered.
+
+What a resident or a key may do is live in every process then: see `store.everywhere`.
+"""
 
 from engine.store.port import StoreUnavailable
 from engine.web.context import Context
@@ -6,7 +9,7 @@ from engine.web.problem import Refused
 
 
 async def live(ctx: Context, number: int, *, timeout_s: float = 5.0) -> None:
-    """Wait until this process has followed the change feed up to a number; 0: nothing to wait for.
+    """Wait until no process acts without a line of the change feed; 0: nothing to wait for.
 
     Raises:
         Refused: `not_live`, when it takes too long; what was written stays written.
@@ -14,13 +17,17 @@ async def live(ctx: Context, number: int, *, timeout_s: float = 5.0) -> None:
     if not number:
         return
     try:
-        await ctx.feed.reached(number, timeout_s=timeout_s)
+        await ctx.everywhere.reached(number, timeout_s=timeout_s)
     except StoreUnavailable:
         raise Refused("not_live") from None
 
 
 async def live_in_city(ctx: Context, number: int, *, timeout_s: float = 5.0) -> None:
-    """The same for brands, fences and offers, which may have to wait for an import before them."""
+    """Wait until brands, fences and offers are live in this process, after any import before them.
+
+    Raises:
+        Refused: as `live`.
+    """
     if not number:
         return
     try:

@@ -1,6 +1,5 @@
 """Redemptions: a code at the till, once, and only as long as the resident allows it."""
 
-import time
 from typing import Annotated
 
 import msgspec
@@ -89,7 +88,7 @@ def _check_consent(ctx: Context, claim: ClaimRecord) -> None:
         made.brand,
         (offer.categories if offer else ()) or of_brand,
         now_ms=ctx.clock_ms(),
-        mono_ms=time.monotonic_ns() // 1_000_000,
+        mono_ms=ctx.mono_ms(),
         deny_categories=of_brand,
         purpose=offer.purpose if offer else "offers",
     )

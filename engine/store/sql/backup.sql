@@ -36,6 +36,10 @@ with told as (
 )
 update event_window set newest = newest + $1, pruned = newest + $1
 
+-- name: forget_nodes
+-- Forget the processes that followed the feed when the backup was made.
+delete from nodes
+
 -- name: expire_open_codes
 -- End the time of every code that was not redeemed; how many there were.
 with ended as (
