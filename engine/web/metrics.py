@@ -61,6 +61,7 @@ class Metrics:
         self.answer_s = Durations()
         self.decide_s = Durations()
         self.commit_s = Durations()
+        self.revoke_s = Durations()
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -106,6 +107,11 @@ class Metrics:
         )
         yield self.decide_s.family("passby_decide_seconds", "From decoded pings to decisions.")
         yield self.commit_s.family("passby_commit_seconds", "From a group's start to its commit.")
+        yield self.revoke_s.family(
+            "passby_revoke_to_silence_seconds",
+            "From a withdrawal that is being written to its acknowledgement, from when on no server"
+            " acts on what was withdrawn.",
+        )
         for name, (text, read) in self.gauges.items():
             yield GaugeMetricFamily(name, text, value=read())
 

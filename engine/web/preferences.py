@@ -16,7 +16,7 @@ from engine.web.auth import resident_of
 from engine.web.change import CHANGES_MAX, Change, errors_of, requested
 from engine.web.context import Context
 from engine.web.fields import Id, IfMatch, Language, Name, ResidentId, Word
-from engine.web.live import etag, live
+from engine.web.live import etag, in_force, or_not_in_force
 from engine.web.problem import FieldError, Refused
 from engine.web.residents import resident_row
 from engine.web.route import Answer
@@ -275,17 +275,20 @@ async def _say(
     """Write what a resident says, again if somebody wrote in between, until it is in force."""
     whom = resident_of(key, resident)
     for _ in range(TRIES_MAX):
-        row = await resident_row(ctx, key, whom)
-        resolved = _resolve(row, requested, msgspec.structs.replace(said, now_ms=ctx.clock_ms()))
-        try:
-            number = await ctx.store.append_records(
+        with or_not_in_force():
+            row = await resident_row(ctx, key, whom)
+            now_ms = ctx.clock_ms()
+            resolved = _resolve(row, requested, msgspec.structs.replace(said, now_ms=now_ms))
+            write = ctx.store.append_records(
                 whom, resolved.records, version_before=row.version, by=by
             )
-        except VersionMoved:
-            continue
+            narrows = any(record.effect != "grant" for record in resolved.records)
+            try:
+                number = await in_force(ctx, write, narrows=narrows)
+            except VersionMoved:
+                continue
         if number is None:
             raise Refused("unknown_resident")
-        await live(ctx, number)
         return _acknowledged(ctx, resolved)
     raise Refused("overloaded", "Too many changes of this resident at once; send it again.")
 

@@ -136,6 +136,12 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "stale": Kind(
         503, "Preferences not up to date", "This server can't be sure that it knows them all."
+    "not_in_force": Kind(
+        503,
+        "Not in force yet",
+        "Nobody can say that what the resident said is in force everywhere: send it again. Saying "
+        "no twice is the same as once.",
+    ),
     ),
 }
 """Code -> status, title and meaning, in the order of statuses. There is no other code."""

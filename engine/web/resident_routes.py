@@ -6,7 +6,7 @@ from engine.decision import OfferMade
 from engine.delivery.views import RecallTold
 from engine.web import events, preferences, resident_rows, residents
 from engine.web.route import NDJSON, Route
-from engine.web.table import ANY_RESIDENT, LIVE, OPERATOR, RESIDENTS, ROWS, SENDERS, route
+from engine.web.table import ANY_RESIDENT, IN_FORCE, LIVE, OPERATOR, RESIDENTS, ROWS, SENDERS, route
 
 RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
     route(
@@ -79,7 +79,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
             "precondition_required",
             "stale_version",
             "overloaded",
-            *LIVE,
+            *IN_FORCE,
         ),
     ),
     route(
@@ -96,7 +96,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
             "precondition_required",
             "stale_version",
             "overloaded",
-            *LIVE,
+            *IN_FORCE,
         ),
     ),
     route(
@@ -105,6 +105,6 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         preferences.post_stop,
         "preferences",
         roles=RESIDENTS,
-        codes=("foreign_resident", "unknown_resident", "overloaded", *LIVE),
+        codes=("foreign_resident", "unknown_resident", "overloaded", *IN_FORCE),
     ),
 )

@@ -16,6 +16,8 @@ ROWS: Final = (
 )
 LIVE: Final = ("store_unavailable", "not_live")
 """What any write that must be live can fail with."""
+IN_FORCE: Final = ("store_unavailable", "not_in_force")
+"""What a resident's own say can fail with."""
 
 
 def route(method: str, path: str, handler: Any, tag: str, **more: Any) -> Route:
