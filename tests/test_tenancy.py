@@ -61,6 +61,10 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "PATCH /v1/residents/{resident}/preferences": RESIDENT,
     "PUT /v1/residents/{resident}/preferences/marketing": RESIDENT,
     "POST /v1/residents/{resident}/stop": RESIDENT,
+    "GET /v1/residents/{resident}/zones": RESIDENT,
+    "PUT /v1/residents/{resident}/zones/{zone}": RESIDENT,
+    "GET /v1/residents/{resident}/zones/{zone}": RESIDENT,
+    "DELETE /v1/residents/{resident}/zones/{zone}": RESIDENT,
     "GET /v1/audit": LIST,
     "GET /v1/events": LIST,
     "GET /v1/residents/{resident}/offers/stream": RESIDENT,
@@ -75,6 +79,12 @@ DENY: Final = {
     "data": ["profile"],
     "scope": {"all": True},
 }
+ZONE: Final = {
+    "type": "Feature",
+    "geometry": {"type": "Point", "coordinates": [LON + 0.5, LAT]},
+    "properties": {"radius_m": 100},
+}
+
 IN_PLACE: Final = frozenset({"GET /v1/pings/stream", "POST /v1/fences/import"})
 """Answered as a whole, and what is another's is refused in its place, with what was sent of it."""
 
@@ -170,6 +180,9 @@ class Party:
                 code = (await self.claim())["code"]
                 done = await self.here.must("POST", "/v1/redemptions", {"code": code})
                 return str(done["redemption"])
+            case "zone":
+                path = f"/v1/residents/{self.name}/zones/{fresh}"
+                await self.here.must("PUT", path, ZONE)
             case "brand" | "resident":
                 return self.name
             case _:
@@ -212,6 +225,7 @@ class Party:
             "PATCH /v1/residents/{resident}": {"language": "fi"},
             "PATCH /v1/residents/{resident}/preferences": {"changes": [DENY]},
             "PUT /v1/residents/{resident}/preferences/marketing": {"opted_in": False},
+            "PUT /v1/residents/{resident}/zones/{zone}": ZONE,
             "POST /v1/keys": {"role": "sender", "name": "gateway"},
         }
         if route.events:
@@ -232,6 +246,9 @@ async def ask(here: Town, route: Route, of: Party, key: str | None) -> tuple[int
     if route.socket:
         return await _over_a_socket(here, path, headers, here.ping(of.name))
     headers |= {"Content-Type": route.forms[0]} if route.forms else {}
+    if path.split("/")[-2] == "zones":
+        # Removing one needs its version, which is one of the first.
+        headers["If-Match"] = ", ".join(f'"{version}"' for version in range(1, 50))
     sent = None if body is None else msgspec.json.encode(body)
     async with here.session.request(route.method, path, data=sent, headers=headers) as answer:
         # A stream has no end to wait for; all that there is comes before the first silence.

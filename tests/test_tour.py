@@ -62,9 +62,19 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
     )
     expect(shown[18], '"effect":"deny"', '"effect":"withdraw"', '"status":"no_consent"')
     expect(shown[19], '"refused":[{"effect":"grant"', '"path":"changes[0].actions[0]"')
-    expect(shown[20], '"outcome":"deleted"')
     expect(
-        shown[21],
+        shown[20],
+        '"kind":"private"',
+        '{"items":[{',
+        '"effect":"grant"',
+        '"status":"private_zone"',
+        '"code":"precondition_required"',
+        "",
+        '"code":"no_such_zone"',
+    )
+    expect(shown[21], '"outcome":"deleted"')
+    expect(
+        shown[22],
         '{"status":"ok"}',
         '{"ready":true,',
         '"residents":',
@@ -72,7 +82,7 @@ def test_every_section_shows_what_it_says(demo: int, tmp_path: Path) -> None:
         '{"openapi":"3.1.0"',
         "<!doctype html>",
     )
-    assert len(shown) == 22
+    assert len(shown) == 23
 
 
 def expect(lines: list[str], *wanted: str) -> None:

@@ -27,8 +27,9 @@ from engine.consent.zones import (
 )
 from engine.pipeline import Engine
 from geofences.fence import FenceRejected
-from tests.strategies import GEOD, TOWN, engine_of, offer, ping, place, town
+from tests.strategies import TOWN, engine_of, offer, ping, place, town
 
+GEOD: Final = pyproj.Geod(ellps="WGS84")
 LOCAL: Final = pyproj.Transformer.from_crs(
     "EPSG:4326", f"+proj=aeqd +lon_0={TOWN[0]} +lat_0={TOWN[1]}", always_xy=True
 )
@@ -313,7 +314,10 @@ HOLDS: Final = {
     "a larger box": (box(half_m=50), box(half_m=60), False),
     "a box elsewhere": (box(half_m=50), box(500, half_m=60), True),
     "no longer private": (disc(), disc(kind="place"), True),
-    "private now": (disc(kind="place"), disc(5_000), False),
+    "private now": (disc(kind="place"), disc(), False),
+    "private now, and elsewhere": (disc(kind="place"), disc(5_000), True),
+    "a smaller place": (disc(kind="place"), disc(radius_m=50, kind="place"), True),
+    "a larger place": (disc(kind="place"), disc(radius_m=200, kind="place"), False),
 }
 
 

@@ -4,8 +4,8 @@ A ping in a private zone, or whose error circle touches one, is dropped before i
 kept, and no `pass` is told of a way that runs through one. A `place` changes nothing by itself:
 grants of contact may name it as one where they do not hold.
 
-Drawing a private zone, or making one larger, is a "no" and needs no precondition. Whatever uncovers
-ground that was private is a widening, and rests on the version that the resident has seen.
+Drawing a zone, or making one larger, is a "no" and needs no precondition. Whatever uncovers ground
+is a widening, and rests on the version that the resident has seen.
 """
 
 from collections.abc import Iterable
@@ -47,7 +47,7 @@ class Zone(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VersionNeeded(Exception):
-    """What uncovers private ground did not say which version it rests on."""
+    """What uncovers ground did not say which version it rests on."""
 
     def __init__(self, current: int) -> None:
         super().__init__(f"the zone's version is {current}")
@@ -137,7 +137,7 @@ def put(
             None: none was named.
 
     Raises:
-        VersionNeeded, VersionStale: it uncovers private ground.
+        VersionNeeded, VersionStale: it uncovers ground.
         TooManyZones: there is no room for a new one.
     """
     old = of_name(zones, zone.name)
@@ -178,10 +178,8 @@ def _check(old: Zone, if_match: tuple[int, ...] | None) -> None:
 
 
 def uncovers(old: Zone, new: Zone) -> bool:
-    """Whether ground that was private may no longer be; in doubt it may."""
-    if old.kind != "private":
-        return False
-    if new.kind != "private":
+    """Whether ground that was private, or excepted by grants, may no longer be; in doubt it may."""
+    if old.kind == "private" and new.kind != "private":
         return True
     return (old.geometry, old.radius_m) != (new.geometry, new.radius_m) and not _holds(
         fence_of(new), fence_of(old)

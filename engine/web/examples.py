@@ -254,6 +254,17 @@ _ROW = {
     "detail": "It must be from -180 to 180.",
 }
 
+_ZONE = {
+    "type": "Feature",
+    "geometry": {"type": "Point", "coordinates": [24.9302, 60.1811]},
+    "properties": {"radius_m": 150.0},
+}
+_ZONE_READ = {
+    **_ZONE,
+    "id": "home",
+    "properties": {"kind": "private", "radius_m": 150.0},
+}
+
 EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
     "POST /v1/pings": (_PING, _DECISION),
     "GET /v1/decisions/{decision}/why": (None, _WHY),
@@ -294,6 +305,9 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
         _said("grant", 1, scope={"brand": "cafe"}, expires_ms=1_797_776_000_000),
     ),
     "POST /v1/residents/{resident}/stop": (None, _said("withdraw", 2, scope={"all": True})),
+    "GET /v1/residents/{resident}/zones": (None, _page(_ZONE_READ)),
+    "PUT /v1/residents/{resident}/zones/{zone}": (_ZONE, _ZONE_READ),
+    "GET /v1/residents/{resident}/zones/{zone}": (None, _ZONE_READ),
     "GET /v1/keys": (None, _page(_KEY)),
     "POST /v1/keys": (
         {"role": "merchant", "name": "Aino's till", "brands": ["cafe"]},

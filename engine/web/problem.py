@@ -44,6 +44,7 @@ CODES: Final[dict[str, Kind]] = {
     "no_such_brand": Kind(404, "No such brand", "There is no brand of that id."),
     "no_such_fence": Kind(404, "No such fence", "There is no fence of that id."),
     "no_such_offer": Kind(404, "No such offer", "There is no offer of that id."),
+    "no_such_zone": Kind(404, "No such zone", "The resident has no zone of that name."),
     "unknown_resident": Kind(404, "No such resident", "There is no resident of that id."),
     "unknown_key": Kind(404, "No such key", "There is no key of that id."),
     "unknown_code": Kind(404, "No such code", "No offer of your brands has that code."),
@@ -55,6 +56,10 @@ CODES: Final[dict[str, Kind]] = {
     "slow_body": Kind(408, "Body too slow", "The body must arrive in time; send it again."),
     "slow_head": Kind(408, "Head too slow", "Send the request's head in one go."),
     "resident_exists": Kind(409, "Resident exists", "Choose another id, or leave it out."),
+    "too_many_zones": Kind(409, "Too many zones", "Remove a zone, or draw an old one anew."),
+    "zone_in_use": Kind(
+        409, "Zone in use", "A grant names it as a place where it doesn't hold: renew that first."
+    ),
     "already_redeemed": Kind(409, "Already redeemed", "A code can be used once."),
     "expired": Kind(409, "Code expired", "The time in which the code could be used is over."),
     "recalled": Kind(409, "Offer recalled", "The offer was taken back from the resident."),
@@ -103,6 +108,7 @@ CODES: Final[dict[str, Kind]] = {
     "too_many_pings": Kind(422, "Too many pings", "Send at most 10,000 pings in one request."),
     "too_many_rows": Kind(422, "Too many rows", "Send the rows in several imports."),
     "invalid_fence": Kind(422, "Invalid fence", "The Feature can't be used as a fence."),
+    "invalid_zone": Kind(422, "Invalid zone", "The Feature can't be used as a zone."),
     "invalid_offer": Kind(422, "Invalid offer", "The offer contradicts itself."),
     "invalid_preferences": Kind(
         422, "Invalid preferences", "A change can't be made as it is; none was made."

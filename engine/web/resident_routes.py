@@ -4,7 +4,7 @@ from typing import Final
 
 from engine.decision import OfferMade
 from engine.delivery.views import RecallTold
-from engine.web import events, preferences, resident_rows, residents
+from engine.web import events, preferences, resident_rows, residents, zones
 from engine.web.route import NDJSON, Route
 from engine.web.table import ANY_RESIDENT, IN_FORCE, LIVE, OPERATOR, RESIDENTS, ROWS, SENDERS, route
 
@@ -106,5 +106,58 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "preferences",
         roles=RESIDENTS,
         codes=("foreign_resident", "unknown_resident", "overloaded", *IN_FORCE),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/zones",
+        zones.list_zones,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    route(
+        "PUT",
+        "/v1/residents/{resident}/zones/{zone}",
+        zones.put_zone,
+        "preferences",
+        roles=RESIDENTS,
+        statuses=(200, 201),
+        body=zones.ZoneFeature,
+        codes=(
+            "foreign_resident",
+            "unknown_resident",
+            "invalid_zone",
+            "too_many_zones",
+            "precondition_required",
+            "version_moved",
+            "overloaded",
+            *IN_FORCE,
+        ),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/zones/{zone}",
+        zones.get_zone,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "no_such_zone", "store_unavailable"),
+    ),
+    route(
+        "DELETE",
+        "/v1/residents/{resident}/zones/{zone}",
+        zones.delete_zone,
+        "preferences",
+        roles=RESIDENTS,
+        statuses=(204,),
+        codes=(
+            "foreign_resident",
+            "unknown_resident",
+            "no_such_zone",
+            "zone_in_use",
+            "precondition_required",
+            "version_moved",
+            "overloaded",
+            *IN_FORCE,
+        ),
     ),
 )
