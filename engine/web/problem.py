@@ -135,6 +135,12 @@ CODES: Final[dict[str, Kind]] = {
     "not_live": Kind(
         503, "Not live yet", "It is written, and this server has not followed yet; ask again."
     ),
+    "not_in_force": Kind(
+        503,
+        "Not in force yet",
+        "Nobody can say that what the resident said is in force everywhere: send it again. Saying "
+        "no twice is the same as once.",
+    ),
     "overloaded": Kind(503, "Overloaded", "Too much is waiting; send it again in a moment."),
     "stopping": Kind(503, "Stopping", "This server stops; connect again in a moment."),
     "not_durable": Kind(
@@ -142,12 +148,6 @@ CODES: Final[dict[str, Kind]] = {
     ),
     "stale": Kind(
         503, "Preferences not up to date", "This server can't be sure that it knows them all."
-    "not_in_force": Kind(
-        503,
-        "Not in force yet",
-        "Nobody can say that what the resident said is in force everywhere: send it again. Saying "
-        "no twice is the same as once.",
-    ),
     ),
 }
 """Code -> status, title and meaning, in the order of statuses. There is no other code."""
