@@ -13,6 +13,7 @@ from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.port import (
     BrandRow,
     Expected,
+    ForeignBrand,
     Redemption,
     ResidentRow,
     ResidentsImported,
@@ -109,6 +110,59 @@ class AdministrationContract:
 
         assert await store.read_fences(["a"]) == []
         assert await store.put_brand(BRAND, expected=PRESENT) == Written(0, 1, created=False)
+
+    async def test_a_brand_replaces_nothing_of_another(self, store: Store, other: Store) -> None:
+        """Not even what was not there when the author looked."""
+        theirs = msgspec.structs.replace(fence("door"), brand="bank")
+        offer = msgspec.structs.replace(OFFER, brand="bank")
+        await other.put_fences([theirs, fence("gate")])
+        await other.put_offer(offer)
+        merchant = msgspec.structs.replace(author(), brands=("cafe", "bar"))
+        rows = Rows(fences=(fence("a"), fence("door")))
+        written = len(await store.changes_after(0))
+
+        for write in (
+            store.put_fences([fence("a"), fence("door")], by=merchant),
+            store.put_fences([fence("door")], by=msgspec.structs.replace(merchant, brands=())),
+            store.delete_fence("door", by=merchant),
+            store.put_offer(OFFER, by=merchant),
+            store.delete_offer("latte", by=merchant),
+            store.put_together(parts(rows), by=merchant),
+            store.put_together(parts(Rows(offers=(OFFER,))), by=merchant),
+        ):
+            with pytest.raises(ForeignBrand):
+                await write
+
+        assert [row.brand for row in await store.read_fences(["a", "door"])] == ["bank"]
+        assert [row.offer for row in await store.read_offers(["latte"])] == [offer]
+        assert len(await store.changes_after(0)) == written
+        assert await told(store) == []
+        await store.put_fences([fence("gate", b"{}")], by=merchant)
+        await store.put_fences([fence("door")], by=author())
+        assert await told(store) == [
+            ("fence", "gate", 2, "updated"),
+            ("fence", "door", 2, "updated"),
+        ]
+        assert await store.delete_fence("door", by=merchant)
+
+    async def test_of_two_brands_one_makes_a_thing(self, store: Store, other: Store) -> None:
+        """Both at once, a single write against an import."""
+        for round_ in range(20):
+            id_ = f"door-{round_}"
+            theirs = msgspec.structs.replace(fence(id_), brand="bank")
+            mine = Rows(fences=(fence(f"a-{round_}"), fence(id_)))
+            done = await asyncio.gather(
+                store.put_fences([theirs], by=msgspec.structs.replace(author(), brands=("bank",))),
+                other.put_together(
+                    parts(mine), by=msgspec.structs.replace(author(), brands=("cafe",))
+                ),
+                return_exceptions=True,
+            )
+            lost = [isinstance(one, ForeignBrand) for one in done]
+            assert sorted(lost) == [False, True], done
+            (kept,) = await store.read_fences([id_])
+            assert (kept.brand, kept.version) == ("cafe" if lost[0] else "bank", 1)
+            assert len(await store.read_fences([f"a-{round_}"])) == lost[0]
 
     async def test_what_is_as_it_was_draws_no_number(self, store: Store, other: Store) -> None:
         await store.put_brand(BRAND, by=author())

@@ -29,6 +29,8 @@ class Author(msgspec.Struct, frozen=True, kw_only=True):
     """The route, as `PUT /v1/fences/{fence}`, or the command."""
     request: str = ""
     """Id of the request."""
+    brands: tuple[str, ...] | None = None
+    """Whose things it may replace or delete; None: everybody's. No part of an entry."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):

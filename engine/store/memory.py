@@ -142,7 +142,7 @@ class MemoryStore(MemoryNodes, MemoryGuards, MemoryWindow):
     ) -> Written:
         """Write a brand."""
         shared = self._open_shared()
-        shared.expect("brand", [brand.id], expected)
+        shared.expect("brand", [brand.id], expected, by)
         done = shared.put("brand", brand.id, brand.id, BrandRow(brand), by)
         return shared.told("brand", [done])[0]
 
@@ -151,7 +151,7 @@ class MemoryStore(MemoryNodes, MemoryGuards, MemoryWindow):
     ) -> Written:
         """Write an offer."""
         shared = self._open_shared()
-        shared.expect("offer", [offer.id], expected)
+        shared.expect("offer", [offer.id], expected, by)
         done = shared.put("offer", offer.id, offer.brand, OfferRow(offer), by)
         return shared.told("offer", [done])[0]
 
@@ -160,7 +160,7 @@ class MemoryStore(MemoryNodes, MemoryGuards, MemoryWindow):
     ) -> list[Written]:
         """Write fences together; their numbers are in the order of their ids."""
         shared = self._open_shared()
-        shared.expect("fence", [fence.id for fence in fences], expected)
+        shared.expect("fence", [fence.id for fence in fences], expected, by)
         done = [
             shared.put("fence", fence.id, fence.brand, fence, by)
             for fence in sorted(fences, key=lambda fence: fence.id)

@@ -55,6 +55,10 @@ class VersionMoved(Exception):
         self.current = current
 
 
+class ForeignBrand(Exception):
+    """A write was refused: it would have replaced or deleted what the author's brands don't own."""
+
+
 class AlreadyThere(Exception):
     """Something of that id exists."""
 
@@ -271,7 +275,9 @@ class Store(EventStore, GuardStore, NodeStore, Protocol):
 
     # Every write of an operator, a merchant or a sender names its author, and an entry of the audit
     # log is written with it; without one (`by` is None) there is no entry. An unchanged thing draws
-    # no number, keeps its version and makes no entry.
+    # no number, keeps its version and makes no entry. An author who has brands can't replace or
+    # delete what another brand has, whoever was first: that raises ForeignBrand, and nothing is
+    # written.
 
     async def put_brand(
         self, brand: Brand, *, expected: Expected = None, by: Author | None = None

@@ -57,15 +57,18 @@ def check_moved(row: asyncpg.Record) -> None:
 
 
 def who(by: Author | None) -> list[str] | None:
-    """An author as the argument that SQL's `note` takes."""
+    """An author as the argument that SQL's `guard` and `note` take."""
     if by is None:
         return None
-    return [str(by.at_ms), by.key, by.name, by.role, by.action, by.request]
+    told = [str(by.at_ms), by.key, by.name, by.role, by.action, by.request]
+    if by.brands is not None:
+        told.append("".join(f",{brand}" for brand in by.brands) or ",")
+    return told
 
 
 def audit_entry(row: asyncpg.Record) -> AuditEntry:
     """An entry of the audit log."""
-    of_author = {name: row[name] for name in Author.__struct_fields__}
+    of_author = {name: row[name] for name in Author.__struct_fields__ if name != "brands"}
     own = {name: row[name] for name in AuditEntry.__struct_fields__ if name != "author"}
     return AuditEntry(author=Author(**of_author), **own)
 

@@ -29,6 +29,7 @@ from engine.store.port import (
     Committed,
     Expected,
     FenceRow,
+    ForeignBrand,
     KeyRow,
     Kind,
     OfferRow,
@@ -92,8 +93,8 @@ class Shared:
         self.calls: dict[tuple[str, str], Kept] = {}
         self.listeners: set[asyncio.Event] = set()
         self.window = Window()
-
         self.nodes = Nodes()
+
     @property
     def number(self) -> int:
         """The feed's newest number."""
@@ -115,7 +116,7 @@ class Shared:
             self.entries.append(
                 AuditEntry(
                     number=len(self.entries) + 1,
-                    author=by,
+                    author=msgspec.structs.replace(by, brands=None),
                     kind=kind,
                     id=id_,
                     brand=brand,
@@ -133,13 +134,22 @@ class Shared:
         }
         return rows[kind]
 
-    def expect(self, kind: Kind, ids: Iterable[str], expected: Expected) -> None:
-        """Raise VersionMoved unless each of them is as expected."""
+    def expect(self, kind: Kind, ids: Iterable[str], expected: Expected, by: Author | None) -> None:
+        """Refuse a write unless each of them is as expected, and the author's if it is there.
+
+        Raises:
+            VersionMoved, ForeignBrand
+        """
         rows = self.rows_of(kind)
         for id_ in ids:
-            version = rows[id_].version if id_ in rows else 0
+            row = rows.get(id_)
+            version = 0 if row is None else row.version
             if not allows(expected, version):
                 raise VersionMoved(version)
+            if by is None or by.brands is None or row is None or kind == "brand":
+                continue
+            if _owner(row) not in by.brands:
+                raise ForeignBrand
 
     def put(self, kind: Kind, id_: str, brand: str, row: Any, by: Author | None) -> "Put":
         """Write one thing with its next version, unless it is as it was."""
@@ -168,17 +178,21 @@ class Shared:
 
     def delete(self, kind: Kind, id_: str, expected: Expected, by: Author | None) -> int | None:
         """Delete one thing, if it is as expected; the feed's number."""
-        self.expect(kind, [id_], expected)
-        row = self.rows_of(kind).pop(id_, None)
+        self.expect(kind, [id_], expected, by)
+        rows = self.rows_of(kind)
+        row = rows.get(id_)
         if row is None:
             return None
+        del rows[id_]
         self.last_versions[kind, id_] = row.version
-        brand = row.offer.brand if isinstance(row, OfferRow) else row.brand
-        self.note(by, kind, id_, brand, row.version, "deleted")
+        self.note(by, kind, id_, _owner(row), row.version, "deleted")
         return self.append(kind, [id_])
 
     def put_together(self, parts: list[Rows], by: Author | None, *, dry_run: bool) -> Together:
         """Write an import, or on a copy see what would come of it."""
+        for part in parts:
+            self.expect("fence", [fence.id for fence in part.fences], None, by)
+            self.expect("offer", [offer.id for offer in part.offers], None, by)
         place = copy.copy(self) if dry_run else self
         if dry_run:
             place.brands, place.fences = dict(self.brands), dict(self.fences)
@@ -338,6 +352,11 @@ class Shared:
             for (offer, day), claims in sorted(self.counts.items(), key=count_order)
             if offer in offers and (day is None or day >= first_day)
         ]
+
+
+def _owner(row: FenceRow | OfferRow) -> str:
+    """The brand that a thing belongs to."""
+    return row.offer.brand if isinstance(row, OfferRow) else row.brand
 
 
 def count_order(item: tuple[tuple[str, int | None], int]) -> tuple[str, int]:

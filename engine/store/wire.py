@@ -9,7 +9,7 @@ import asyncpg
 import asyncpg.pool
 
 from engine.store.migrate import load_migrations, migrate
-from engine.store.port import StoreUnavailable
+from engine.store.port import ForeignBrand, StoreUnavailable
 from engine.store.queries import load_queries
 
 CHANNEL: Final = "passby_changes"
@@ -229,6 +229,9 @@ async def _close(connection: asyncpg.Connection) -> None:
         connection.terminate()
 
 
+_FOREIGN: Final = "PB001"
+"""SQLSTATE that our trigger `keep_foreign` raises."""
+
 # SQLSTATE classes that tell of the server's or the connection's state: connection exceptions,
 # invalid authorization (rotated passwords), transactions in a state or a server that is read-only,
 # serialization and deadlock, missing database, resources, operator intervention, system and
@@ -246,6 +249,8 @@ def _told() -> Any:
         yield
     except asyncpg.PostgresError as error:
         state = error.sqlstate or "XX000"
+        if state == _FOREIGN:
+            raise ForeignBrand from None
         if state == _DISK_FULL:
             raise StoreUnavailable("the database's disk is full: make room there") from None
         if state.startswith(_STATES):

@@ -13,7 +13,7 @@ import msgspec
 from aiohttp import web
 
 from engine.store.audit import Author
-from engine.store.port import KeyRow, StoreUnavailable
+from engine.store.port import ForeignBrand, KeyRow, StoreUnavailable
 from engine.web.admission import Admission
 from engine.web.body import decode, field_error, read_body
 from engine.web.conditions import is_known
@@ -170,10 +170,17 @@ def _call_of(route: Route, ctx: Context, admission: Admission) -> _Call:
     ) -> Answer[Any]:
         name = request.headers.get(ONCE) if route.once else None
         if name is None or key is None:
-            answer: Answer[Any] = await handler(ctx, **given)
-            return answer
+            return await handle(given)
         sent = (*_address(request), body)
-        return await once.call(route, key, name, sent, lambda: handler(ctx, **given))
+        return await once.call(route, key, name, sent, lambda: handle(given))
+
+    async def handle(given: dict[str, Any]) -> Answer[Any]:
+        try:
+            answer: Answer[Any] = await handler(ctx, **given)
+        except ForeignBrand:
+            told = "Another brand has something of that id, made a moment ago; choose another id."
+            raise Refused("foreign_brand", told) from None
+        return answer
 
     return call
 
@@ -189,6 +196,7 @@ def _author(ctx: Context, route: Route, key: KeyRow | None, called: str) -> Auth
         role=key.role,
         action=route.name,
         request=called,
+        brands=key.brands if key.role == "merchant" else None,
     )
 
 

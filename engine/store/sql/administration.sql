@@ -42,7 +42,8 @@ from (
 
 -- name: put_staged
 -- Write what was staged, in one line of the feed.
-select number, created, updated, unchanged from put_staged($1, $2)
+select number, created, updated, unchanged
+from guard($2) as g (who), lateral put_staged($1, g.who)
 
 -- name: read_batch
 -- What an import wrote.

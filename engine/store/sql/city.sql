@@ -38,11 +38,12 @@ select id, brand, feature, version from fences where id = any($1::text[]) order 
 
 -- name: put_fences
 -- Write fences together.
-select fence, number, version, created, moved from put_fences($1, $2, $3, $4, $5)
+select fence, number, version, created, moved
+from guard($5) as g (who), lateral put_fences($1, $2, $3, $4, g.who)
 
 -- name: delete_fence
 -- Delete a fence; the feed's number if there was one.
-select number, moved from delete_fence($1, $2, $3)
+select number, moved from guard($3) as g (who), lateral delete_fence($1, $2, g.who)
 
 -- name: all_offers
 -- Every offer.
@@ -54,11 +55,12 @@ select document, version from offers where id = any($1::text[]) order by id
 
 -- name: put_offer
 -- Write an offer; the feed's number, the new version, and whether it was made.
-select number, version, created, moved from put_offer($1, $2, $3, $4, $5)
+select number, version, created, moved
+from guard($5) as g (who), lateral put_offer($1, $2, $3, $4, g.who)
 
 -- name: delete_offer
 -- Delete an offer; the feed's number if there was one.
-select number, moved from delete_offer($1, $2, $3)
+select number, moved from guard($3) as g (who), lateral delete_offer($1, $2, g.who)
 
 -- name: all_keys
 -- Every key.
