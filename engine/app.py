@@ -98,13 +98,7 @@ async def assemble(
     Args: as of `running`, and
         clock_ms: Unix milliseconds; may jump.
     """
-    engine = Engine(
-        secret=await store.secret("claims"),
-        settings=EngineSettings(
-            attention=Attention(config.attention_per_day, config.attention_per_week),
-            kept_fixes_max=config.kept_fixes_max,
-        ),
-    )
+    engine = Engine(secret=await store.secret("claims"), settings=_engine_settings(config))
     journal = _journal(config, store, engine, clock_ms)
     stack.push_async_callback(_end_journal, journal, config.stop_seconds_max)
     keys: dict[str, KeyRow] = {}
@@ -126,7 +120,9 @@ async def assemble(
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
-    _keep_running(stack, failed, feed.run(), everywhere.run(), _sweep(engine, journal, store, clock_ms))
+    _keep_running(
+        stack, failed, feed.run(), everywhere.run(), _sweep(engine, journal, store, clock_ms)
+    )
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
@@ -154,14 +150,20 @@ async def assemble(
         keys=keys,
         clock_ms=clock_ms,
         mono_ms=mono_ms,
-        started_ms=clock_ms(),
+        started_mono_ms=mono_ms(),
         metrics=metrics,
     )
 
 
-def _journal(
-    config: Config, store: Store, engine: Engine, clock_ms: Callable[[], int]
-) -> Journal:
+def _engine_settings(config: Config) -> EngineSettings:
+    """What the city sets about decisions."""
+    return EngineSettings(
+        attention=Attention(config.attention_per_day, config.attention_per_week),
+        kept_fixes_max=config.kept_fixes_max,
+    )
+
+
+def _journal(config: Config, store: Store, engine: Engine, clock_ms: Callable[[], int]) -> Journal:
     """The journal, wired to what the engine must learn of each commit."""
 
     def committed(changes: Changes, outcome: Committed) -> None:

@@ -196,6 +196,8 @@ async def database(url: str, config: Config) -> list[Finding]:
         found.append(migrations)
         if migrations.status != "fail" and "no tables" not in migrations.what:
             found += await _key_in_store(connection, config)
+        if migrations.status == "ok":
+            found += _set_back(time.time_ns() // 1_000_000, await _newest_ms(connection))
         return found
     finally:
         await connection.close()
@@ -238,6 +240,25 @@ def _clock(ahead_ms: int, unsure_ms: int) -> Iterator[Finding]:
         yield Finding("clock", "warn", what, fix)
     else:
         yield Finding("clock", "ok", what)
+
+
+async def _newest_ms(connection: asyncpg.Connection) -> int:
+    """The latest instant among the newest entries of the audit log; 0 of none."""
+    newest: int = await connection.fetchval(
+        "select coalesce(max(at_ms), 0) from "
+        "(select at_ms from audit order by number desc limit 1000) as newest"
+    )
+    return newest
+
+
+def _set_back(now_ms: int, newest_ms: int) -> Iterator[Finding]:
+    """Whether something was written at a time that is yet to come."""
+    ahead_ms = newest_ms - now_ms
+    if ahead_ms <= CLOCK_FAIL_MS:
+        return
+    what = f"something was written at a time that comes in {ahead_ms / 1_000:,.0f} s"
+    fix = "see which clock was wrong, ours now or the one then, and let them follow NTP"
+    yield Finding("clock", "warn", what, fix)
 
 
 async def _migrations(connection: asyncpg.Connection) -> Finding:

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from engine import doctor
-from engine.app import running
+from engine.app import clock_ms, running
 from engine.cli import main
 from engine.config import Config
 from engine.store.migrate import load_migrations, migrate
@@ -115,6 +115,14 @@ async def test_the_database(database_url: str, tmp_path: Path) -> None:
         ):
             found = told(await doctor.database(database_url, config))
         assert found == [*well, ("migrations", "ok"), ("key", "ok")]
+
+        later_ms = clock_ms() + 3_600_000
+        who = [str(later_ms), "k", "desk", "operator", "PUT /x", "r"]
+        await connection.execute(
+            "select note($1, 'key', array['k'], array[null], array[0], array['created'])", who
+        )
+        found = told(await doctor.database(database_url, config))
+        assert found == [*well, ("migrations", "ok"), ("key", "ok"), ("clock", "warn")]
 
         await connection.execute(
             "insert into passby_migrations (number, name, checksum) values (9999, 'x', 'x')"

@@ -58,8 +58,8 @@ async def test_every_kind_of_answer_has_an_id(tmp_path: Path) -> None:
 async def test_every_counted_answer_tells_the_rate(tmp_path: Path) -> None:
     """Success, refusal, a stream of lines; not what nobody counts."""
     async with town(tmp_path, requests_per_second_max=10, rate_burst_s=1) as here:
-        frozen_ms = here.ctx.clock_ms()
-        here.ctx.clock_ms = lambda: frozen_ms
+        frozen_ms = here.ctx.mono_ms()
+        here.ctx.mono_ms = lambda: frozen_ms
         replies = [
             await here.call("GET", "/v1/brands"),
             await here.call("GET", "/v1/brands/none"),

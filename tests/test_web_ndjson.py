@@ -306,8 +306,8 @@ async def test_lines_count_for_the_rate(tmp_path: Path) -> None:
     async with town(
         tmp_path, requests_per_second_max=10, rate_burst_s=1, slice_pings_max=4
     ) as here:
-        frozen_ms = here.ctx.clock_ms()
-        here.ctx.clock_ms = lambda: frozen_ms
+        frozen_ms = here.ctx.mono_ms()
+        here.ctx.mono_ms = lambda: frozen_ms
         told = await post(here, line(here.ping("n")) * 20)
         after = await here.call("POST", "/v1/pings", here.ping("n"))
 

@@ -153,8 +153,8 @@ async def test_a_body_in_a_broken_encoding_is_unreadable(tmp_path: Path) -> None
 async def test_a_key_has_its_rate(tmp_path: Path) -> None:
     """The bucket empties, 429 says how long to wait, and time fills it again."""
     async with town(tmp_path, requests_per_second_max=2, rate_burst_s=2) as here:
-        frozen_ms = here.ctx.clock_ms()
-        here.ctx.clock_ms = lambda: frozen_ms
+        frozen_ms = here.ctx.mono_ms()
+        here.ctx.mono_ms = lambda: frozen_ms
         replies = [await here.call("GET", "/v1/brands") for _ in range(5)]
         frozen_ms += 1_000
         later = await here.call("GET", "/v1/brands")
@@ -171,8 +171,8 @@ async def test_a_key_has_its_rate(tmp_path: Path) -> None:
 async def test_pings_of_a_batch_count_one_each(tmp_path: Path) -> None:
     """A batch larger than the bucket is answered, and what follows waits for it."""
     async with town(tmp_path, requests_per_second_max=10, rate_burst_s=1) as here:
-        frozen_ms = here.ctx.clock_ms()
-        here.ctx.clock_ms = lambda: frozen_ms
+        frozen_ms = here.ctx.mono_ms()
+        here.ctx.mono_ms = lambda: frozen_ms
         first = await here.call("POST", "/v1/pings", {"pings": [here.ping()] * 30})
         second = await here.call("POST", "/v1/pings", here.ping())
 

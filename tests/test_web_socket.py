@@ -260,8 +260,8 @@ async def test_the_silent_are_pinged(tmp_path: Path) -> None:
 async def test_messages_count_for_the_rate(tmp_path: Path) -> None:
     """A ping each, and the handshake one; its answer tells what is left."""
     async with town(tmp_path, requests_per_second_max=5, rate_burst_s=1) as here:
-        frozen_ms = here.ctx.clock_ms()
-        here.ctx.clock_ms = lambda: frozen_ms
+        frozen_ms = here.ctx.mono_ms()
+        here.ctx.mono_ms = lambda: frozen_ms
         async with connected(here) as socket:
             headers = socket.raw._response.headers
             told = [await socket.ask(here.ping("n")) for _ in range(4)]

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from engine.app import assemble
+from engine.app import assemble, clock_ms
 from engine.config import Config
 from engine.consent.notices import NoticeText, hash_of
 from engine.store.memory import MemoryStore
@@ -131,7 +131,11 @@ def daytime_zone(now_ms: int) -> str:
 
 @contextlib.asynccontextmanager
 async def town(
-    data: Path, store: MemoryStore | None = None, **settings: Any
+    data: Path,
+    store: MemoryStore | None = None,
+    *,
+    clock_ms: Callable[[], int] = clock_ms,
+    **settings: Any,
 ) -> AsyncIterator[Town]:
     """A service on a free port, its store in memory."""
     config = Config(data=data, operator_key=OPERATOR, **settings)
@@ -139,7 +143,7 @@ async def town(
         store = store or MemoryStore()
         await store.open()
         stack.push_async_callback(store.close)
-        ctx = await assemble(config, store, stack, _nothing)
+        ctx = await assemble(config, store, stack, _nothing, clock_ms=clock_ms)
         yield await stack.enter_async_context(serving(ctx))
 
 

@@ -34,9 +34,9 @@ class Admission:
     def admit(self, key: KeyRow, roles: tuple[str, ...]) -> None:
         """Let a key in, or refuse with `too_many_requests` or `wrong_role`."""
         if self._limiter.on:
-            now_ms = self._ctx.clock_ms()
-            if not self._limiter.take(key.id, now_ms):
-                wait_s = self._limiter.wait_s(key.id, now_ms)
+            mono_ms = self._ctx.mono_ms()
+            if not self._limiter.take(key.id, mono_ms):
+                wait_s = self._limiter.wait_s(key.id, mono_ms)
                 raise Refused("too_many_requests", headers={"Retry-After": str(wait_s)})
         if key.role not in roles:
             raise Refused("wrong_role", f"This call needs a key of the role {' or '.join(roles)}.")
@@ -44,13 +44,13 @@ class Admission:
     def charge(self, key: KeyRow, cost: int) -> None:
         """Count what a request cost beyond the one that let it in."""
         if self._limiter.on and cost > 1:
-            self._limiter.charge(key.id, cost - 1, self._ctx.clock_ms())
+            self._limiter.charge(key.id, cost - 1, self._ctx.mono_ms())
 
     def headers(self, key: KeyRow) -> dict[str, str]:
         """What is left to the key; nothing where there is no limit."""
         if not self._limiter.on:
             return {}
-        return self._limiter.headers(key.id, self._ctx.clock_ms())
+        return self._limiter.headers(key.id, self._ctx.mono_ms())
 
     def meter(self, key: KeyRow, *, paid: int) -> "Meter":
         """What counts the pings of a stream, of which some are paid for."""
@@ -106,11 +106,11 @@ class Meter:
             return items
         covered = min(self._paid, len(items))
         self._paid -= covered
-        cost, now_ms = len(items) - covered, self._ctx.clock_ms()
+        cost, mono_ms = len(items) - covered, self._ctx.mono_ms()
         if not cost:
             return items
-        if self._limiter.take(self._key, now_ms, tokens=cost):
+        if self._limiter.take(self._key, mono_ms, tokens=cost):
             return items
-        wait_s = self._limiter.wait_s(self._key, now_ms)
+        wait_s = self._limiter.wait_s(self._key, mono_ms)
         why = Reject("too_many_requests", f"The key's rate is spent; wait {wait_s} s.")
         return [shed(item, why) if isinstance(item, Ping) else item for item in items]

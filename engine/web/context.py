@@ -39,7 +39,7 @@ class Context:
     """Unix milliseconds."""
     mono_ms: Callable[[], int]
     """The monotonic clock that leases are held against, milliseconds."""
-    started_ms: int
+    started_mono_ms: int
     metrics: Metrics
 
 

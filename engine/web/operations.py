@@ -110,7 +110,7 @@ async def counts(ctx: Context) -> Answer[Counts]:
             pings=sum(told.pings.values()),
             events=sum(told.events.values()),
             offers_made=told.offers,
-            uptime_s=max(0, ctx.clock_ms() - ctx.started_ms) // 1_000,
+            uptime_s=(ctx.mono_ms() - ctx.started_mono_ms) // 1_000,
         )
     )
 

@@ -18,7 +18,10 @@ class _Bucket:
 
 
 class RateLimiter:
-    """One bucket for each key; it holds `per_second` x `burst_s` and refills at `per_second`."""
+    """One bucket for each key; it holds `per_second` x `burst_s` and refills at `per_second`.
+
+    Times are of the monotonic clock, so that nobody waits for one that was set back.
+    """
 
     def __init__(self, *, per_second: int, burst_s: int) -> None:
         self._per_ms = per_second / 1_000
@@ -31,47 +34,47 @@ class RateLimiter:
         """Whether there is a limit at all."""
         return self._per_ms > 0
 
-    def take(self, key: str, now_ms: int, *, tokens: int = 1) -> bool:
+    def take(self, key: str, mono_ms: int, *, tokens: int = 1) -> bool:
         """Take some, into debt if need be; False when the bucket is empty."""
-        bucket = self._bucket(key, now_ms)
+        bucket = self._bucket(key, mono_ms)
         if bucket.tokens < 1:
             return False
         bucket.tokens -= tokens
         return True
 
-    def charge(self, key: str, tokens: int, now_ms: int) -> None:
+    def charge(self, key: str, tokens: int, mono_ms: int) -> None:
         """Take more, once it is known what a request costs; the bucket may go into debt.
 
         So a batch larger than the bucket is answered, and what follows waits for it.
         """
-        self._bucket(key, now_ms).tokens -= tokens
+        self._bucket(key, mono_ms).tokens -= tokens
 
-    def headers(self, key: str, now_ms: int) -> dict[str, str]:
+    def headers(self, key: str, mono_ms: int) -> dict[str, str]:
         """What is left, for the response."""
-        tokens = self._bucket(key, now_ms).tokens
-        wait_s = self.wait_s(key, now_ms)
+        tokens = self._bucket(key, mono_ms).tokens
+        wait_s = self.wait_s(key, mono_ms)
         left = f'"key";r={max(0, int(tokens))};t={wait_s}'
         return {"RateLimit-Policy": self._policy, "RateLimit": left}
 
-    def wait_s(self, key: str, now_ms: int) -> int:
+    def wait_s(self, key: str, mono_ms: int) -> int:
         """Whole seconds until one more request is possible, at least 1."""
-        missing = 1 - self._bucket(key, now_ms).tokens
+        missing = 1 - self._bucket(key, mono_ms).tokens
         return max(1, -int(-missing // (self._per_ms * 1_000)))
 
-    def _bucket(self, key: str, now_ms: int) -> _Bucket:
+    def _bucket(self, key: str, mono_ms: int) -> _Bucket:
         """The key's bucket, filled up to now."""
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= BUCKETS_MAX:
-                self._forget_full(now_ms)
-            bucket = self._buckets[key] = _Bucket(self._full, now_ms)
-        elif now_ms > bucket.at_ms:
-            gained = (now_ms - bucket.at_ms) * self._per_ms
-            bucket.tokens, bucket.at_ms = min(self._full, bucket.tokens + gained), now_ms
+                self._forget_full(mono_ms)
+            bucket = self._buckets[key] = _Bucket(self._full, mono_ms)
+        elif mono_ms > bucket.at_ms:
+            gained = (mono_ms - bucket.at_ms) * self._per_ms
+            bucket.tokens, bucket.at_ms = min(self._full, bucket.tokens + gained), mono_ms
         return bucket
 
-    def _forget_full(self, now_ms: int) -> None:
+    def _forget_full(self, mono_ms: int) -> None:
         """Drop what has filled up again; should nobody have rested, drop all."""
         rested_ms = self._full / self._per_ms
-        kept = {k: b for k, b in self._buckets.items() if now_ms - b.at_ms < rested_ms}
+        kept = {k: b for k, b in self._buckets.items() if mono_ms - b.at_ms < rested_ms}
         self._buckets = kept if len(kept) < BUCKETS_MAX else {}

@@ -139,7 +139,7 @@ def _watch(ctx: Context, admission: Admission) -> None:
     watch(
         "passby_uptime_seconds",
         "Since the start.",
-        lambda: (ctx.clock_ms() - ctx.started_ms) / 1_000,
+        lambda: (ctx.mono_ms() - ctx.started_mono_ms) / 1_000,
     )
 
 
