@@ -42,9 +42,12 @@ async def test_a_head_that_does_not_end_is_given_up(tmp_path: Path) -> None:
     """408 from its first byte on, also after a request that was good, however it trickles."""
     async with town(tmp_path, head_seconds_max=1) as here:
         good = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
-        first, after, whole = await asyncio.gather(
+        asked = b"GET /v1/events HTTP/1.1\r\nHost: here\r\n\r\n"
+        first, after, behind, together, whole = await asyncio.gather(
             raw(here.port, b"GET /healthz HTTP/1.1\r\nHost: he"),
             twice(here.port, good, b"GET /healthz HTTP/1.1\r\nX: "),
+            raw(here.port, good, asked, b"GET /healthz HT"),
+            raw(here.port, good + asked + b"G"),
             raw(
                 here.port, b"GET /healthz HTTP/1.1\r\nConnection: close\r\nHo", b"st: here\r\n\r\n"
             ),
@@ -53,6 +56,9 @@ async def test_a_head_that_does_not_end_is_given_up(tmp_path: Path) -> None:
         assert first.startswith(b"HTTP/1.1 408 ")
         assert b'"slow_head"' in first
         assert after.startswith(b"HTTP/1.1 408 ")
+        for answers in (behind, together):
+            assert answers.count(b"HTTP/1.1 200 ") == answers.count(b"HTTP/1.1 401 ") == 1
+            assert b"HTTP/1.1 408 " in answers
         assert whole.startswith(b"HTTP/1.1 200 ")
         assert b"408" not in whole
 
@@ -75,9 +81,29 @@ async def test_a_head_that_came_in_time_is_forgotten(tmp_path: Path) -> None:
             f"POST /v1/pings HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {OPERATOR}\r\n"
             "Content-Length: 100\r\n"
         ).encode()
-        answer = await raw(here.port, head, b"\r\n{")
+        length = b"Content-Length: 2\r\n\r\n"
+        whole = head.replace(b"Content-Length: 100\r\n", length)
+        slow, rested = await asyncio.gather(
+            raw(here.port, head, b"\r\n{"), rests(here.port, whole, b"{}", 1.2)
+        )
 
-        assert b'"slow_body"' in answer
+        assert b'"slow_body"' in slow
+        assert rested.count(b"HTTP/1.1 422 ") == 2
+        assert b" 408 " not in rested
+
+
+async def rests(port: int, head: bytes, body: bytes, rest_s: float) -> bytes:
+    """What comes to a request, and to the same one after a rest, head and body apart."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    answers = b""
+    for last in (False, True):
+        writer.write(head)
+        await writer.drain()
+        writer.write(body)
+        answers += await reader.readuntil(b'"request_id":"') + await reader.readuntil(b"}")
+        await asyncio.sleep(0 if last else rest_s)  # the rest is what is tested
+    writer.close()
+    return answers
 
 
 async def test_a_silent_connection_is_closed(tmp_path: Path) -> None:

@@ -37,13 +37,26 @@ class Connection(RequestHandler):
         lost: called when the client is gone, by a stream that may not write for long.
     """
 
-    __slots__ = ("_config", "_head", "_look", "_owner", "_room", "_unread", "lost", "streaming")
+    __slots__ = (
+        "_begun_s",
+        "_config",
+        "_head",
+        "_look",
+        "_owner",
+        "_room",
+        "_unread",
+        "lost",
+        "streaming",
+    )
 
     def __init__(self, owner: "Server", config: Config, **given: Any) -> None:
         super().__init__(owner, **given)
         self._owner = owner
         self._config = config
         self._head: asyncio.TimerHandle | None = None
+        """Looks whether a head has begun; one timer, since heads may come by the thousand."""
+        self._begun_s: float | None = None
+        """When the first bytes of a head came, while nothing else was going on."""
         self._look: asyncio.TimerHandle | None = None
         self._room: asyncio.Future[None] | None = None
         self._unread = 0
@@ -70,17 +83,44 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Read on; from the first bytes of a head to its end there is only so much time."""
         super().data_received(data)
+        if not self._rests:
+            self._begun_s = None
+        elif data and self._begun_s is None:
+            self._begun_s = self._loop.time()
+        if self._head is None and data and not self._force_close:
+            self._look_at_head(self._config.head_seconds_max)
+
+    @property
+    def _rests(self) -> bool:
+        """Whether no request is being answered, nor waits for that."""
         waiter = self._waiter
-        begun = not self._request_count if waiter is None else not waiter.done()
-        if begun and data and not self._force_close:
-            if self._head is None:
-                self._head = self._loop.call_later(self._config.head_seconds_max, self._head_late)
-        elif self._head is not None:
-            self._head.cancel()
-            self._head = None
+        return not self._request_count if waiter is None else not waiter.done()
+
+    def _look_at_head(self, seconds: float) -> None:
+        self._head = self._loop.call_later(seconds, self._head_late)
 
     def _head_late(self) -> None:
-        self._say(Refused("slow_head"))
+        """Refuse a head that has begun and does not end, also behind a request answered since."""
+        self._head = None
+        left_s, longest_s = 0.0, self._config.head_seconds_max
+        if self.transport is None or self._force_close or self._upgraded:
+            return
+        if not self._rests:
+            left_s = longest_s
+        elif self._begun_s is not None:
+            left_s = self._begun_s + longest_s - self._loop.time()
+        if left_s > 0:
+            self._look_at_head(left_s)
+        elif self._has_begun():
+            self._say(Refused("slow_head"))
+
+    def _has_begun(self) -> bool:
+        """Whether there is a part of a head. Only its end can tell, so no more may come of it."""
+        assert self._parser is not None
+        try:
+            return self._parser.feed_eof() is not None
+        except Exception:  # whatever is wrong with a part: it is one
+            return True
 
     def _say(self, refused: Refused) -> None:
         """Answer outside of any request, and close."""
