@@ -41,6 +41,9 @@ class Config:
         "", "The operator's key; empty: made at the first start, in `data`.", secret=True
     )
     timezone: str = _setting("UTC", "The city's IANA zone, for residents who name none.")
+    controller: str = _setting(
+        "", "Who is responsible for what is kept of residents, for their receipts: name, contact."
+    )
     attention_per_day: int = _setting(1, "Offers a resident gets a day, unless they chose.")
     attention_per_week: int = _setting(3, "Offers a resident gets in seven days, likewise.")
     body_bytes_max: int = _setting(4 * 1024 * 1024, "Longest request body, bytes.")

@@ -44,6 +44,7 @@ LEFT_OUT: Final = {
     "GET /v1/pings/stream": "a WebSocket: the messages have tests of their own",
     "GET /v1/events": "a stream without an end",
     "GET /v1/residents/{resident}/offers/stream": "a stream without an end",
+    "GET /v1/residents/{resident}/preferences/stream": "a stream without an end",
 }
 CHECKS: Final = [
     not_a_server_error,

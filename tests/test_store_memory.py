@@ -9,12 +9,14 @@ from tests.contract_administration import AdministrationContract
 from tests.contract_guards import GuardContract
 from tests.contract_nodes import NodeContract
 from tests.contract_outage import OutageContract
+from tests.contract_rights import RightsContract
 from tests.contract_store import Outage, StoreContract
 from tests.contract_window import WindowContract
 
 
 class TestMemoryStore(
     StoreContract,
+    RightsContract,
     AdministrationContract,
     OutageContract,
     WindowContract,

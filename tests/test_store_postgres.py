@@ -34,6 +34,7 @@ from tests.contract_administration import AdministrationContract
 from tests.contract_guards import GuardContract
 from tests.contract_nodes import NodeContract
 from tests.contract_outage import OutageContract
+from tests.contract_rights import RightsContract
 from tests.contract_store import (
     BRAND,
     DAY,
@@ -82,6 +83,7 @@ async def other(database_url: str) -> AsyncIterator[PostgresStore]:
 
 class TestPostgresStore(
     StoreContract,
+    RightsContract,
     AdministrationContract,
     OutageContract,
     WindowContract,

@@ -60,6 +60,10 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "GET /v1/residents/{resident}/preferences": RESIDENT,
     "PATCH /v1/residents/{resident}/preferences": RESIDENT,
     "PUT /v1/residents/{resident}/preferences/marketing": RESIDENT,
+    "GET /v1/residents/{resident}/preferences/stream": RESIDENT,
+    "GET /v1/residents/{resident}/history": RESIDENT,
+    "GET /v1/residents/{resident}/receipts/{receipt}": RESIDENT,
+    "GET /v1/residents/{resident}/offers": RESIDENT,
     "POST /v1/residents/{resident}/stop": RESIDENT,
     "GET /v1/residents/{resident}/zones": RESIDENT,
     "PUT /v1/residents/{resident}/zones/{zone}": RESIDENT,
@@ -176,6 +180,9 @@ class Party:
                 return str((await self.here.must("POST", "/v1/keys", made))["id"])
             case "decision":
                 return str((await self.claim())["claim"])
+            case "receipt":
+                history = f"/v1/residents/{self.name}/history"
+                return str((await self.here.must("GET", history))["items"][0]["id"])
             case "redemption":
                 code = (await self.claim())["code"]
                 done = await self.here.must("POST", "/v1/redemptions", {"code": code})

@@ -20,6 +20,7 @@ from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.memory_guards import MemoryGuards
 from engine.store.memory_nodes import MemoryNodes
+from engine.store.memory_rights import MemoryRights
 from engine.store.memory_window import MemoryWindow
 from engine.store.port import (
     AlreadyThere,
@@ -46,7 +47,7 @@ from engine.store.shared import Claim, Shared, claim_row
 Row = TypeVar("Row")
 
 
-class MemoryStore(MemoryNodes, MemoryGuards, MemoryWindow):
+class MemoryStore(MemoryNodes, MemoryGuards, MemoryRights, MemoryWindow):
     """Store in memory; see `port.Store` for the methods.
 
     Args:

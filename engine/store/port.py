@@ -19,6 +19,7 @@ from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.guards import GuardStore, ProtectionRow
 from engine.store.kept import Kept, KeptAnswer
 from engine.store.nodes import NodeStore
+from engine.store.rights import RightsStore
 from engine.store.window import EventStore
 
 Kind = Literal["brand", "fence", "offer", "resident", "key", "batch", "protection", "canary"]
@@ -227,7 +228,7 @@ class RedemptionRefused(Exception):
         self.code = code
 
 
-class Store(EventStore, GuardStore, NodeStore, Protocol):
+class Store(EventStore, GuardStore, NodeStore, RightsStore, Protocol):
     """What survives. Every method raises StoreUnavailable when the store does not answer."""
 
     async def open(self) -> None:

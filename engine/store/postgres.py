@@ -44,12 +44,13 @@ from engine.store.port import (
 )
 from engine.store.postgres_guards import PostgresGuards, protection_row
 from engine.store.postgres_nodes import PostgresNodes
+from engine.store.postgres_rights import PostgresRights
 from engine.store.wire import LONG_S, SQL, Wire
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class PostgresStore(PostgresNodes, PostgresGuards):
+class PostgresStore(PostgresNodes, PostgresGuards, PostgresRights):
     """Store on a PostgreSQL server, version 14 or newer; see `port.Store` for the methods.
 
     Args:

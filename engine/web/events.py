@@ -45,6 +45,14 @@ EventId = Annotated[
 View = Callable[[EventRow], bytes | None]
 
 
+class PreferencesTold(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest version of a resident's preferences: read them, if it is not the one you have."""
+
+    version: int
+    at_ms: int | None = None
+    """When it was said; null in the first event, which tells what there is."""
+
+
 class GapTold(msgspec.Struct, frozen=True, kw_only=True):
     """Events after `last_event_id` may be missing: ask for what you need to know as it is now."""
 
@@ -85,10 +93,51 @@ async def stream_offers(
     return await _follow(ctx, key, exchange, Wanted(resident=whom), view, last_event_id)
 
 
+async def stream_preferences(
+    ctx: Context,
+    key: KeyRow,
+    exchange: Exchange,
+    *,
+    resident: ResidentId,
+    last_event_id: EventId | None = None,
+) -> web.StreamResponse:
+    """Follow the versions of a resident's preferences on all devices, as Server-Sent Events."""
+    whom = resident_of(key, resident)
+    # What is said from here on comes as an event, whatever the row read next shows of it.
+    after = ctx.tail.number if last_event_id is None else last_event_id
+    rows = await ctx.store.read_residents([whom])
+    if not rows:
+        raise Refused("unknown_resident")
+    reached = rows[0].version
+    told = msgspec.json.encode(PreferencesTold(version=reached))
+
+    def view(event: EventRow) -> bytes | None:
+        if event.name != "preferences":
+            return None
+        version = msgspec.json.decode(event.body, type=PreferencesTold).version
+        if version <= reached:
+            return None  # the first event told of it, or of a later one
+        news = PreferencesTold(version=version, at_ms=event.at_ms)
+        return frame(event.name, event.number, msgspec.json.encode(news))
+
+    first = b"event: preferences\ndata: %s\n\n" % told
+    return await _follow(ctx, key, exchange, Wanted(resident=whom), view, after, first)
+
+
 async def _follow(
-    ctx: Context, key: KeyRow, exchange: Exchange, wanted: Wanted, view: View, after: int | None
+    ctx: Context,
+    key: KeyRow,
+    exchange: Exchange,
+    wanted: Wanted,
+    view: View,
+    after: int | None,
+    first: bytes = b"",
 ) -> web.StreamResponse:
     """Answer until the reader goes, the key does, or the service stops.
+
+    Args:
+        after: number of the event to go on from; None: from now on.
+        first: frames that come before all others.
 
     Raises:
         Refused: there are too many streams, or the service is about to end.
@@ -110,7 +159,7 @@ async def _follow(
         return response
     with ctx.tail.subscribed(wanted) as subscription:
         reader = Reader(ctx.store, ctx.tail, subscription, after)
-        answer = _Answer(ctx, key, exchange, response, reader, view)
+        answer = _Answer(ctx, key, exchange, response, reader, view, first)
         with exchange.streams.opened(key, exchange.connection, answer.run()) as stream:
             exchange.connection.lost = stream.reading.cancel
             try:
@@ -136,6 +185,7 @@ class _Answer:
         response: web.StreamResponse,
         reader: Reader,
         view: View,
+        first: bytes,
     ) -> None:
         self._ctx = ctx
         self._key = key
@@ -143,13 +193,14 @@ class _Answer:
         self._response = response
         self._reader = reader
         self._view = view
+        self._first = first
         self._waiting: deque[EventRow | Gap] = deque()
         self._said_s = 0.0
 
     async def run(self) -> None:
         """Hand over what comes until the key is no longer in force."""
         clock, every_s = asyncio.get_running_loop().time, self._ctx.config.event_heartbeat_ms / 1e3
-        await self.say(b"retry: %d\nid: %d\n\n" % (RETRY_MS, self._reader.number))
+        await self.say(b"retry: %d\nid: %d\n\n" % (RETRY_MS, self._reader.number) + self._first)
         while True:
             left_s = max(0.0, self._said_s + every_s - clock())
             if not self._waiting:

@@ -10,7 +10,7 @@ _PING = {
     "accuracy_m": 12.0,
     "id": "fix-1",
 }
-_DECISION = {
+_DECISION: dict[str, Any] = {
     "decision": "d3f0c2a9b1e44d7f60812c55",
     "resident": "r-17",
     "at_ms": 1_790_000_000_000,
@@ -186,6 +186,77 @@ def _said(effect: str, version: int, **more: Any) -> dict[str, Any]:
     }
 
 
+_RECORD = {
+    "subject": "r-17",
+    "actor": "self",
+    "effect": "grant",
+    "purpose": "offers",
+    "actions": ["use"],
+    "data": ["precise_location"],
+    "scope": {"brand": "cafe"},
+    "version": 1,
+    "server_ms": 1_790_000_000_000,
+    "client_ms": 1_789_999_999_400,
+    "expires_ms": 1_797_776_000_000,
+    "channels": None,
+    "week": None,
+    "places": [],
+    "notice": {
+        "id": "offers",
+        "version": "3",
+        "locale": "fi",
+        "text_hash": "d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592",
+    },
+    "device": "phone",
+    "proof": None,
+    "supersedes": "",
+    "salt": "c0f9d0b2a7b94f0f8a62a9d3f4f6f6a1",
+}
+_RECEIPT = {
+    "id": "4bf52d8a3904bd65d24d78d4374bccdb",
+    "hash": "4bf52d8a3904bd65d24d78d4374bccdb9326f506e0df05d0fbb5adc1ae203c13",
+    "record": _RECORD,
+}
+_RECEIPT_IN_FULL = {
+    **_RECEIPT,
+    "supersedes": None,
+    "schema_version": "ISO/IEC TS 27560:2023",
+    "pii_principal_id": "r-17",
+    "pii_controller": "City of Helsinki, privacy@example.org",
+    "privacy_notice": _RECORD["notice"],
+    "purposes": [
+        {
+            "purpose": "offers",
+            "purpose_type": "dpv:PersonalisedAdvertising",
+            "lawful_basis": "dpv:Consent",
+            "processing": {"use": "dpv:Use"},
+            "pii_types": {"precise_location": "pd:Location"},
+            "recipients": {"brand": "cafe"},
+            "channels": None,
+            "week": None,
+            "places": [],
+            "withdrawal_method": (
+                "PATCH /v1/residents/me/preferences, or POST /v1/residents/me/stop"
+            ),
+        }
+    ],
+    "event": {
+        "event_state": "dpv:ConsentGiven",
+        "event_time": "2026-09-21T14:13:20Z",
+        "claimed_time": "2026-09-21T14:13:19.400000Z",
+        "valid_until": "2026-12-20T14:13:20Z",
+        "entity": "self",
+        "device": "phone",
+        "proof": None,
+    },
+}
+_CLAIM = {
+    **_DECISION["offer"],
+    "made_ms": 1_790_000_000_000,
+    "state": "open",
+    "redeemed_ms": None,
+    "recall_reason": None,
+}
 _KEY = {
     "id": "k-2ea56556b39fcc9c0dbc3558",
     "role": "merchant",
@@ -304,6 +375,9 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
         _OPT_IN,
         _said("grant", 1, scope={"brand": "cafe"}, expires_ms=1_797_776_000_000),
     ),
+    "GET /v1/residents/{resident}/history": (None, _page(_RECEIPT)),
+    "GET /v1/residents/{resident}/receipts/{receipt}": (None, _RECEIPT_IN_FULL),
+    "GET /v1/residents/{resident}/offers": (None, _page(_CLAIM)),
     "POST /v1/residents/{resident}/stop": (None, _said("withdraw", 2, scope={"all": True})),
     "GET /v1/residents/{resident}/zones": (None, _page(_ZONE_READ)),
     "PUT /v1/residents/{resident}/zones/{zone}": (_ZONE, _ZONE_READ),

@@ -15,7 +15,7 @@ LIMIT_DEFAULT: Final = 100
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
-    """A part of a list, in the order of ids."""
+    """A part of a list: in the order of ids, or newest first."""
 
     items: tuple[T, ...]
     next: str | None = None
@@ -44,6 +44,29 @@ def write_cursor(last: str) -> str:
     return urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
+def write_place(place: int) -> str:
+    """The cursor of what comes after a place in a list that only grows."""
+    return write_cursor(str(place))
+
+
+def read_place(cursor: str) -> int:
+    """The place that the page before ended at.
+
+    Raises:
+        Refused: the cursor is not one of ours.
+    """
+    text = read_cursor(cursor)
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        return int(text)
+    raise not_ours()
+
+
+def not_ours() -> Refused:
+    """The refusal of a cursor that was made up."""
+    wrong = FieldError("cursor", "invalid_cursor", "Must be `next` of an earlier answer.")
+    return Refused("invalid_parameter", errors=(wrong,))
+
+
 def read_cursor(cursor: str) -> str:
     """What the page before ended with.
 
@@ -54,5 +77,4 @@ def read_cursor(cursor: str) -> str:
         padded = cursor + "=" * (-len(cursor) % 4)
         return b64decode(padded, altchars=b"-_", validate=True).decode()
     except ValueError:
-        wrong = FieldError("cursor", "invalid_cursor", "Must be `next` of an earlier answer.")
-        raise Refused("invalid_parameter", errors=(wrong,)) from None
+        raise not_ours() from None

@@ -9,13 +9,14 @@ from msgspec import Meta
 
 from engine.consent import notices, sync
 from engine.consent.lanes import name_of
-from engine.consent.record import Notice, Record, Scope, WeekWindow, record_hash, record_id
+from engine.consent.record import Notice, Scope, WeekWindow, record_id
 from engine.store.audit import Author
 from engine.store.port import KeyRow, ResidentRow, VersionMoved
 from engine.web.auth import resident_of
 from engine.web.change import CHANGES_MAX, Change, errors_of, requested
 from engine.web.context import Context
 from engine.web.fields import Id, IfMatch, Language, Name, ResidentId, Word
+from engine.web.history import Receipt, receipt_of
 from engine.web.live import etag, in_force, or_not_in_force
 from engine.web.problem import FieldError, Refused
 from engine.web.residents import resident_row
@@ -89,17 +90,6 @@ class MarketingBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     device: Name | None = None
     client_ms: ClientMs | None = None
     """When the device says that it was said; kept as a claim."""
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """One record as the resident may keep it.
-
-    `hash` is the SHA-256 of the record as canonical JSON (RFC 8785), `id` its first 32 digits.
-    """
-
-    id: str
-    hash: str
-    record: Record
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -323,8 +313,3 @@ def _acknowledged(ctx: Context, resolved: sync.Resolved) -> Answer[Acknowledged]
         refused=resolved.refused,
     )
     return Answer(done, headers={"ETag": etag(version)})
-
-
-def receipt_of(record: Record) -> Receipt:
-    """A record with its seal."""
-    return Receipt(record_id(record), record_hash(record), record)

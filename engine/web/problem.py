@@ -45,6 +45,7 @@ CODES: Final[dict[str, Kind]] = {
     "no_such_fence": Kind(404, "No such fence", "There is no fence of that id."),
     "no_such_offer": Kind(404, "No such offer", "There is no offer of that id."),
     "no_such_zone": Kind(404, "No such zone", "The resident has no zone of that name."),
+    "unknown_receipt": Kind(404, "Unknown receipt", "The resident has no such receipt."),
     "unknown_resident": Kind(404, "No such resident", "There is no resident of that id."),
     "unknown_key": Kind(404, "No such key", "There is no key of that id."),
     "unknown_code": Kind(404, "No such code", "No offer of your brands has that code."),

@@ -4,7 +4,7 @@ from typing import Final
 
 from engine.decision import OfferMade
 from engine.delivery.views import RecallTold
-from engine.web import events, preferences, resident_rows, residents, zones
+from engine.web import claims, events, history, preferences, resident_rows, residents, zones
 from engine.web.route import NDJSON, Route
 from engine.web.table import ANY_RESIDENT, IN_FORCE, LIVE, OPERATOR, RESIDENTS, ROWS, SENDERS, route
 
@@ -98,6 +98,42 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
             "overloaded",
             *IN_FORCE,
         ),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/preferences/stream",
+        events.stream_preferences,
+        "events",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+        result=(events.PreferencesTold, events.GapTold),
+        content_type=events.EVENT_STREAM,
+        stream=events.stream_preferences,
+        events=True,
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/history",
+        history.list_history,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/receipts/{receipt}",
+        history.get_receipt,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "unknown_receipt", "store_unavailable"),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/offers",
+        claims.list_claims,
+        "residents",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
     ),
     route(
         "POST",
