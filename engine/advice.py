@@ -19,8 +19,8 @@ two fixes show, and never less than that of a run.
 import math
 from typing import Final, NamedTuple
 
-from engine.consent.index import FOREVER_MS, Row
 from engine.consent.lanes import MATCH_NEED
+from engine.consent.row import FOREVER_MS, Row
 from engine.decision import NextFix
 from engine.offers.book import OfferBook
 from engine.offers.offer import TRIGGERS

@@ -29,10 +29,11 @@ from engine.changes import (
     OfferCount,
     ResidentState,
 )
-from engine.consent.index import Entry, PreferenceIndex, Row
+from engine.consent.index import Entry, PreferenceIndex
 from engine.consent.lanes import offer_need
 from engine.consent.protection import Protection
 from engine.consent.record import Record
+from engine.consent.row import Row
 from engine.consent.zones import draw
 from engine.decision import Decision, Event, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.consent.index import PreferenceIndex, compile_row, standing_of
+from engine.consent.index import PreferenceIndex
 from engine.consent.lanes import lane
 from engine.consent.record import ALL, Record, Scope, WeekWindow, record_id
+from engine.consent.row import compile_row, standing_of
 from engine.consent.sync import marketing, stop
 from tests.consent_oracle import OFFER, Asked, answer
 from tests.strategies import NOON_MS, records_of

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.consent.index import standing_of
 from engine.consent.lanes import (
     ACTIONS,
     CATEGORIES,
@@ -21,6 +20,7 @@ from engine.consent.lanes import (
     name_of,
 )
 from engine.consent.record import ALL, Notice, Record, Scope, record_id
+from engine.consent.row import standing_of
 from engine.consent.sync import (
     DAY_MS,
     PreconditionFailed,

@@ -8,8 +8,8 @@ before it count again only after a record that confirms them. Denies hold throug
 
 from typing import Final
 
-from engine.consent.index import standing_of
 from engine.consent.record import ALL, Record, record_id
+from engine.consent.row import standing_of
 from engine.consent.sync import Kept
 
 VERSIONS_SKIPPED: Final = 100_000

@@ -12,9 +12,9 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from engine.consent.index import Standing, standing_of
 from engine.consent.lanes import ACTIONS, CATEGORIES, PURPOSES
 from engine.consent.record import ALL, Notice, Record, Scope, WeekWindow, record_id
+from engine.consent.row import Standing, standing_of
 
 DAY_MS: Final = 24 * 3_600_000
 GRANT_LIFE_MS: Final = 365 * DAY_MS

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from engine.consent.index import Row
 from engine.consent.lanes import PURPOSES, every_purpose
+from engine.consent.row import Row
 
 SHARED_VISIT: Final = every_purpose("share", "facility_use") | every_purpose(
     "share", "precise_location"
