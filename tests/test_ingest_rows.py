@@ -48,7 +48,11 @@ def test_what_is_written_is_read(values: list[Any]) -> None:
         ("text/csv", b"{}", "csv"),
         (None, b" \n\x1e{}", "sequence"),
         (None, b'\xef\xbb\xbf{"type": "Feature"}\n{', "lines"),
-        (None, b'{"type": "Feature", "geom', "collection"),
+        (None, b'{"type": "Feature", "geom', "lines"),
+        (None, b'{"id": 1, "geometry": {"type": "Polygon", "coordin', "lines"),
+        (None, b'{"bbox": [1], "type": "FeatureCollection", "fea', "collection"),
+        (None, b'{"features": [{"type": "Feature", "geom', "collection"),
+        (None, b'{"x": ' + b"[" * 60_000, "collection"),
         ("application/json", b'{"type": "FeatureCollection"}', "collection"),
         ("application/x-www-form-urlencoded", b"[1]", "collection"),
         ("", b"id,lon,lat,radius_m", "csv"),
@@ -94,6 +98,64 @@ def test_a_broken_collection_is_no_file(data: bytes) -> None:
         read(data, "collection")
 
     assert told.value.code == "malformed_json"
+
+
+@given(
+    st.integers(0, 400), st.sampled_from(['"]"', '"\\""', '"[["', '"\\\\"', "1"]), st.integers(1, 9)
+)
+def test_a_collection_may_be_nested_only_so_deeply(depth: int, told: str, size: int) -> None:
+    """Whatever stands in its strings, and in whatever parts it is read."""
+    nested = f"[{told}," * depth + told + "]" * depth
+    data = f'{{"type": "FeatureCollection", "features": [{nested}]}}'.encode()
+    file = reading._Bounded(io.BytesIO(data))
+    try:
+        while file.read(size):
+            pass
+        refused = False
+    except FileRefused:
+        refused = True
+
+    assert refused == (depth + 2 > reading.DEPTH_MAX)
+    if not refused:
+        assert file._depth == 0
+        assert len(read(data, "collection")) == 1
+
+
+def test_brackets_cost_no_memory() -> None:
+    """The parser alone would take 1 GB for 20,000 of them, and 100 times that for all of these."""
+    for deep in (b"[" * 200_000, b'{"a":' * 200_000, b"[" * 200_000 + b"]" * 200_000 + b"]}"):
+        with pytest.raises(FileRefused, match="nested too deeply"):
+            read(b'{"type":"FeatureCollection","features":[' + deep, "collection")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"", b'"' + b"x" * 2_000 + b'"'), (b"1,", b"[" + b"1," * 2_000 + b"1]")],
+)
+def test_a_feature_that_is_too_long_is_no_file(
+    before: bytes, after: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "ROW_BYTES_MAX", 1_000)
+    monkeypatch.setattr(reading, "_HEAD_BYTES", 100)
+    data = b'{"type": "FeatureCollection", "features": [' + before + after + b"]}"
+    with pytest.raises(FileRefused) as told:
+        read(data, "collection")
+
+    assert told.value.code == "body_too_large"
+
+
+def test_a_line_of_a_table_that_is_too_long_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor does a row of many lines; what is too long is never held whole."""
+    monkeypatch.setattr(reading, "ROW_BYTES_MAX", 100)
+    good = b"y,1,2,3\n"
+    for bad in (b"x" * 99 + b"\n", b"x" * 100 + b"\n", b"x" * 450 + b"\n", b'"' + b"x\n" * 60):
+        rows = read(b"id,lon,lat,radius_m\n" + good + bad + good, "csv")
+        codes = [row.code if isinstance(row, RowRefused) else "good" for row in rows]
+
+        assert codes[:2] == ["good", "wrong_cells" if len(bad) == 100 else "row_too_long"]
+        assert codes[-1] == "good"
 
 
 @pytest.mark.parametrize("data", [b"1", b"[]", b'{"type": "Feature"}', b'{"features": 1}'])

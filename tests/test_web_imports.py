@@ -213,6 +213,27 @@ async def test_a_collection_that_breaks_off_writes_nothing(tmp_path: Path) -> No
         assert await counts(here, b"\xef\xbb\xbf" + whole) == (300, 0, 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("query", "wrong"),
+    [
+        ("dryrun=true", ("dryrun", "unknown_parameter", "There is no such parameter.")),
+        ("dry_run=true&brnd=cafe", ("brnd", "unknown_parameter", "There is no such parameter.")),
+        ("dry_run=yes", ("dry_run", "wrong_type", "Must be true or false.")),
+    ],
+)
+async def test_a_misspelt_wish_writes_nothing(
+    tmp_path: Path, query: str, wrong: tuple[str, str, str]
+) -> None:
+    async with town(tmp_path) as here:
+        await here.brand("cafe")
+        reply = await send(here, lines(feature("f1")), f"?{query}")
+        listed = await here.must("GET", "/v1/fences")
+
+        assert (reply.status, reply.code) == (422, "invalid_parameter")
+        assert reply.body["errors"] == [dict(zip(("path", "code", "detail"), wrong, strict=True))]
+        assert [one["id"] for one in listed["items"]] == ["cafe-1"]
+
+
 async def test_an_import_has_limits_of_its_own(tmp_path: Path) -> None:
     data = lines(*(feature(f"f{n}") for n in range(11)))
     async with town(

@@ -5,8 +5,10 @@ spoils no other, but for a FeatureCollection: behind the place where its JSON br
 say where the next Feature begins. Of a file no more is held than one row.
 """
 
+import contextlib
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Final, Literal, NamedTuple
 
@@ -31,6 +33,12 @@ REQUIRED: Final = ("id", "lon", "lat", "radius_m")
 ROW_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest row: a polygon of 100,000 corners has 4 MB."""
 
+DEPTH_MAX: Final = 200
+"""Deepest nesting of a FeatureCollection, or a little more."""
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _RECORD: Final = b"\x1e"
 _HEAD_BYTES: Final = 64 * 1024
 
@@ -38,12 +46,16 @@ _HEAD_BYTES: Final = 64 * 1024
 class FileRefused(Exception):
     """Nothing of a file can be used; the text says what would be right.
 
-    Its `code` is `malformed_json`, `not_a_collection` or `bad_header`.
+    Its `code` is `malformed_json`, `not_a_collection`, `bad_header` or `body_too_large`.
     """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
+
+
+class RowTooLong(Exception):
+    """A row has more than ROW_BYTES_MAX bytes."""
 
 
 class RowRefused(NamedTuple):
@@ -82,12 +94,25 @@ def form_of(media_type: str | None, head: bytes) -> Form:
         return "sequence"
     if not text.startswith((b"{", b"[")):
         return "csv"
-    first, _, _ = text.partition(b"\n")
+    first, feed, _ = text.partition(b"\n")
+    if not feed:
+        return "lines" if _is_feature(first) else "collection"
     try:
         value = orjson.loads(first)
     except orjson.JSONDecodeError:
         return "collection"
     return "lines" if isinstance(value, dict) and value.get("type") == "Feature" else "collection"
+
+
+def _is_feature(text: bytes) -> bool:
+    """Whether the beginning of a long line is that of a Feature, by the first key that tells."""
+    with contextlib.suppress(ijson.JSONError, UnicodeDecodeError, OverflowError, FileRefused):
+        for path, event, value in ijson.parse(_Bounded(io.BytesIO(text))):
+            if path == "type" and event == "string":
+                return bool(value == "Feature")
+            if event == "map_key" and not path and value in ("features", "geometry", "properties"):
+                return bool(value != "features")
+    return False
 
 
 def read_head(file: BinaryIO) -> bytes:
@@ -110,24 +135,72 @@ def read_rows(file: BinaryIO, form: Form) -> Iterator[Row | RowRefused]:
     return _texts(_split(file) if form == "sequence" else _lines(file))
 
 
+class _Bounded:
+    """A file of JSON that may be read in parts: neither its rows nor its nesting have no end.
+
+    The parser keeps the path to where it is at each level, so that its memory grows with the
+    square of the depth: 80 KB of brackets would take 3 GB.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._taken = self._depth = 0
+        self._text = b""
+        """Stands for the beginning of a string that does not end in what was read."""
+
+    def read(self, size: int = -1) -> bytes:
+        """Some bytes. Raises RowTooLong, or FileRefused where they are nested too deeply."""
+        part = self._file.read(size)
+        self._taken += len(part)
+        if self._taken > ROW_BYTES_MAX + 2 * _HEAD_BYTES:  # it is read in parts
+            raise RowTooLong
+        self._check_depth(part)
+        return part
+
+    def _check_depth(self, part: bytes) -> None:
+        """Take away what is in strings, and brackets that match, until the depth is left."""
+        bare, quote, text = _STRING.sub(b"", self._text + part).partition(b'"')
+        escapes = len(text) - len(text.rstrip(b"\\"))
+        self._text = quote + b"\\" * (escapes % 2)
+        brackets = bare.translate(_BRACKETS, _NO_BRACKETS)
+        for _ in range(DEPTH_MAX):
+            before, brackets = brackets, brackets.replace(b"[]", b"")
+            if brackets == before:
+                break
+        self._depth += brackets.count(b"[") - brackets.count(b"]")
+        if self._depth > DEPTH_MAX or b"[]" in brackets:
+            raise FileRefused("malformed_json", "The JSON is nested too deeply.")
+
+    def row_ends(self) -> None:
+        """Count from here."""
+        self._taken = 0
+
+
 def _collection(file: BinaryIO) -> Iterator[Row | RowRefused]:
     """Features of a FeatureCollection."""
     number = 0
     file.seek(_mark_size(file))
+    bounded = _Bounded(file)
     try:
-        for number, value in enumerate(ijson.items(file, "features.item", use_float=True), 1):
+        for value in ijson.items(bounded, "features.item", use_float=True):
+            number += 1
+            bounded.row_ends()
             yield Row(number, value)
         if number == 0:
             file.seek(_mark_size(file))
-            kinds = list(ijson.items(file, "type"))
+            kinds = list(ijson.items(_Bounded(file), "type"))
             if kinds != ["FeatureCollection"]:
                 raise FileRefused(
                     "not_a_collection", 'Must be {"type": "FeatureCollection", "features": [...]}.'
                 )
     except (ijson.JSONError, UnicodeDecodeError, OverflowError):
+        where = f"behind Feature {number}" if number else "before its first Feature"
         raise FileRefused(
-            "malformed_json", f"The JSON breaks behind Feature {number}; nothing was written."
+            "malformed_json", f"The JSON breaks {where}; nothing was written."
         ) from None
+    except RowTooLong:
+        told = f"More than {ROW_BYTES_MAX} bytes follow Feature {number} without another one"
+        raise FileRefused("body_too_large", f"{told}; nothing was written.") from None
 
 
 def _mark_size(file: BinaryIO) -> int:
@@ -172,8 +245,7 @@ def _texts(texts: Iterable[bytes | None]) -> Iterator[Row | RowRefused]:
     """JSON values of texts."""
     for number, text in enumerate(texts, 1):
         if text is None or len(text) > ROW_BYTES_MAX:
-            told = f"A row may have {ROW_BYTES_MAX} bytes at most."
-            yield RowRefused(number, "row_too_long", "", told)
+            yield _too_long(number)
             continue
         try:
             yield Row(number, orjson.loads(text))
@@ -181,19 +253,29 @@ def _texts(texts: Iterable[bytes | None]) -> Iterator[Row | RowRefused]:
             yield RowRefused(number, "malformed_json", "", "The row must be JSON text (RFC 8259).")
 
 
+def _too_long(number: int) -> RowRefused:
+    return RowRefused(number, "row_too_long", "", f"A row may have {ROW_BYTES_MAX} bytes at most.")
+
+
 def _csv(file: BinaryIO) -> Iterator[Row | RowRefused]:
     """Lines of a table (RFC 4180) as Features of circles."""
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     try:
-        lines = csv.reader(text, strict=True)
+        bounded = _BoundedLines(text)
+        lines = csv.reader(bounded, strict=True)
         header = _header(lines)
         number = 0
         while True:
+            bounded.row_ends()
             try:
                 cells = _next(lines)
             except csv.Error:
                 number += 1
                 yield RowRefused(number, "malformed_csv", "", "The row must be as RFC 4180 says.")
+                continue
+            except RowTooLong:
+                number += 1
+                yield _too_long(number)
                 continue
             if cells is None:
                 return
@@ -204,6 +286,34 @@ def _csv(file: BinaryIO) -> Iterator[Row | RowRefused]:
         text.detach()
 
 
+class _BoundedLines:
+    """Lines of a table, whose rows may have several; none is held that is too long."""
+
+    def __init__(self, text: io.TextIOWrapper) -> None:
+        self._text = text
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        """A line. Raises RowTooLong, behind the line that is too much."""
+        line = self._text.readline(ROW_BYTES_MAX)
+        if not line:
+            raise StopIteration
+        self._taken += len(line)
+        part = line
+        while part and not part.endswith("\n") and len(part) == ROW_BYTES_MAX:
+            part = self._text.readline(ROW_BYTES_MAX)
+        if part is not line or self._taken > ROW_BYTES_MAX:
+            raise RowTooLong
+        return line
+
+    def row_ends(self) -> None:
+        """Count from here."""
+        self._taken = 0
+
+
 def _next(lines: Iterator[list[str]]) -> list[str] | None:
     return next(lines, None)
 
@@ -212,7 +322,7 @@ def _header(lines: Iterator[list[str]]) -> list[str]:
     """The columns of a table."""
     try:
         header = [name.strip() for name in _next(lines) or ()]
-    except csv.Error:
+    except (csv.Error, RowTooLong):
         header = []
     missing = [name for name in REQUIRED if name not in header]
     unknown = [name for name in header if name not in COLUMNS]

@@ -15,6 +15,15 @@ from engine.web.problem import FieldError, Refused
 
 T = TypeVar("T")
 
+_EXPECTED: Final = re.compile(r"^Expected `([^`]*)`")
+_WORDS: Final = {
+    "array": "an array",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "an object",
+    "str": "text",
+}
 _NAMED: Final = re.compile(r"^Object (missing required|contains unknown) field `(.*)`$", re.DOTALL)
 
 
@@ -152,5 +161,12 @@ def field_error(error: msgspec.ValidationError) -> FieldError:
         told = "RFC 3339 with an offset, such as 2026-05-01T09:00:00+03:00"
         wanted = told if kind == "datetime" else "one of the words that the description lists"
         return FieldError(path, f"invalid_{kind}", f"Must be {wanted}.")
-    code = "wrong_type" if ", got `" in text else "out_of_range"
-    return FieldError(path, code, text.rstrip(".") + ".")
+    wanted, got, _ = text.partition(", got `")
+    code = "wrong_type" if got else "out_of_range"
+    return FieldError(path, code, _EXPECTED.sub(_must_be, wanted).rstrip(".") + ".")
+
+
+def _must_be(expected: re.Match[str]) -> str:
+    """What msgspec expects, in words; null goes without saying."""
+    kinds = [_WORDS.get(kind, kind) for kind in expected[1].split(" | ") if kind != "null"]
+    return "Must be " + (" or ".join(kinds) or "null")

@@ -22,7 +22,7 @@ from engine.web.cors import Cors
 from engine.web.fault import LOG, log_fault
 from engine.web.once import HEADER as ONCE
 from engine.web.once import Once
-from engine.web.problem import Refused, response_to
+from engine.web.problem import FieldError, Refused, response_to
 from engine.web.request_id import HEADER, request_id
 from engine.web.route import ALSO_IN_QUERY, HEADERS, NDJSON, Answer, Route
 from engine.web.streams import Exchange, Streams
@@ -210,6 +210,8 @@ def _parameters(request: web.Request, wanted: type[msgspec.Struct]) -> dict[str,
     """The parameters of the path, the query and the headers, checked."""
     given: dict[str, Any] = {}
     path, query = request.match_info, request.query
+    if request.method not in ("GET", "HEAD"):
+        _check_known(query, wanted)
     for name in wanted.__struct_fields__:
         source: Mapping[str, str] = request.headers if name in HEADERS else query
         text = path.get(name) or source.get(HEADERS.get(name, name))
@@ -221,6 +223,18 @@ def _parameters(request: web.Request, wanted: type[msgspec.Struct]) -> dict[str,
         return msgspec.structs.asdict(msgspec.convert(given, wanted, strict=False))
     except msgspec.ValidationError as error:
         raise Refused("invalid_parameter", errors=(field_error(error),)) from None
+
+
+def _check_known(query: Mapping[str, str], wanted: type[msgspec.Struct]) -> None:
+    """Refuse a write with a parameter that does not exist: a misspelt `dry_run` must not write."""
+    known = [name for name in wanted.__struct_fields__ if name not in HEADERS]
+    errors = tuple(
+        FieldError(name[:100], "unknown_parameter", "There is no such parameter.")
+        for name in dict.fromkeys(query)
+        if name not in known
+    )
+    if errors:
+        raise Refused("invalid_parameter", errors=errors)
 
 
 def _response(request: web.Request, answer: Answer[Any]) -> web.Response:
