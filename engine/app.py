@@ -24,8 +24,9 @@ from engine.store.everywhere import Everywhere
 from engine.store.feed import Feed
 from engine.store.follow import Follower
 from engine.store.journal import Journal
-from engine.store.port import Committed, KeyRow, Store, StoreUnavailable
+from engine.store.port import DAY_MS, Committed, KeyRow, Store
 from engine.store.postgres import PostgresStore
+from engine.store.pruner import Lives, Pruner
 from engine.web.context import Context
 from engine.web.metrics import Metrics
 
@@ -43,7 +44,6 @@ _LEASE_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SLICE: Final = 500
-PRUNE_EVERY_S: Final = 10.0
 
 
 def clock_ms() -> int:
@@ -120,9 +120,8 @@ async def assemble(
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
-    _keep_running(
-        stack, failed, feed.run(), everywhere.run(), _sweep(engine, journal, store, clock_ms)
-    )
+    pruner, sweeping = _pruner(config, store, clock_ms), _sweep(engine, journal, clock_ms)
+    _keep_running(stack, failed, feed.run(), everywhere.run(), sweeping, pruner.run())
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
@@ -146,6 +145,7 @@ async def assemble(
         everywhere=everywhere,
         answerer=answering,
         tail=tail,
+        pruner=pruner,
         views=Views(engine, journal, clock_ms=clock_ms, mono_ms=mono_ms),
         keys=keys,
         clock_ms=clock_ms,
@@ -196,7 +196,7 @@ async def _tail(
     stack: contextlib.AsyncExitStack,
     failed: Callable[[], None],
 ) -> Tail:
-    """What follows the window of events, and what keeps it bounded, both running."""
+    """What follows the window of events, running."""
     tail = Tail(
         store,
         poll_ms=config.poll_ms,
@@ -204,7 +204,7 @@ async def _tail(
         queue_max=config.event_queue_max,
     )
     tail.number = await store.number_events()
-    _keep_running(stack, failed, tail.run(), _prune(config, store))
+    _keep_running(stack, failed, tail.run())
     return tail
 
 
@@ -220,26 +220,21 @@ def _keep_running(
         stack.push_async_callback(_end_task, task)
 
 
-async def _prune(config: Config, store: Store) -> None:
-    """Keep the window of events bounded, for ever."""
-    while True:
-        await asyncio.sleep(PRUNE_EVERY_S)
-        with contextlib.suppress(StoreUnavailable):
-            more = 1
-            while more:
-                more = await store.prune_events(
-                    age_max_ms=config.event_age_max_s * 1_000, events_max=config.events_max
-                )
+def _pruner(config: Config, store: Store, clock_ms: Callable[[], int]) -> Pruner:
+    """What keeps the tables bounded, for as long as the operator says."""
+    lives = Lives(
+        events_ms=config.event_age_max_s * 1_000,
+        events_max=config.events_max,
+        changes_ms=config.change_age_max_s * 1_000,
+        audit_ms=config.audit_age_max_days * DAY_MS or None,
+    )
+    return Pruner(store, lives, clock_ms=clock_ms)
 
 
-async def _sweep(
-    engine: Engine, journal: Journal, store: Store, clock_ms: Callable[[], int]
-) -> None:
-    """Go round all residents in memory, for ever, a slice at a time; and forget old calls."""
+async def _sweep(engine: Engine, journal: Journal, clock_ms: Callable[[], int]) -> None:
+    """Go round all residents in memory, for ever, a slice at a time."""
     while True:
         await asyncio.sleep(SWEEP_EVERY_S)
-        with contextlib.suppress(StoreUnavailable):
-            await store.purge_calls(clock_ms())
         names = list(engine.residents)
         for start in range(0, len(names), SWEEP_SLICE):
             engine.sweep(names[start : start + SWEEP_SLICE], clock_ms())

@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 
 PREFIX: Final = "PASSBY_"
 DATA_DEFAULT: Final = Path(".passby")
+CHANGE_AGE_MIN_S: Final = 60
+"""So that a server that is slow for a while is not told to start anew."""
 
 
 class SettingRefused(ValueError):
@@ -82,6 +84,11 @@ class Config:
         86_400, "How long events are kept for streams to go on from, seconds."
     )
     events_max: int = _setting(1_000_000, "Most events kept for streams to go on from.")
+    change_age_max_s: int = _setting(
+        604_800,
+        "How long the change feed is kept, s; a server that was away for longer must start anew.",
+    )
+    audit_age_max_days: int = _setting(730, "How long the audit log is kept, days; 0: for ever.")
     cors_origins: str = _setting(
         "", "Origins whose pages may call, comma between; `*`: all; empty: none."
     )
@@ -122,6 +129,8 @@ class Config:
         ):
             if getattr(self, name) == 0:
                 raise SettingRefused(f"{name} must be more than 0")
+        if self.change_age_max_s < CHANGE_AGE_MIN_S:
+            raise SettingRefused(f"change_age_max_s must be {CHANGE_AGE_MIN_S} or more")
         if self.port > 65_535:
             raise SettingRefused(f"port must be 0 to 65535, not {self.port}")
         if self.log_level not in ("debug", "info", "warning", "error"):

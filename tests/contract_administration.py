@@ -419,15 +419,6 @@ class AdministrationContract:
         lost = await store.keep_call("k1", "once", b"", now_ms=NOW_MS)
         assert lost == Kept(fingerprint=b"", at_ms=NOW_MS, state="lost")
 
-    async def test_calls_are_forgotten(self, store: Store) -> None:
-        for n in range(3):
-            await store.keep_call("k1", f"call {n}", b"", now_ms=NOW_MS + n)
-
-        assert await store.purge_calls(NOW_MS + KEPT_MS + 1) == 2
-        assert await store.purge_calls(NOW_MS + KEPT_MS + 1) == 0
-        kept = await store.keep_call("k1", "call 2", b"", now_ms=NOW_MS + 3)
-        assert kept is not None
-
     async def test_of_many_callers_one_does_it(self, store: Store, other: Store) -> None:
         async with asyncio.timeout(20):
             done = await asyncio.gather(

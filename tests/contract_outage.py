@@ -64,7 +64,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "keep_call": lambda s: s.keep_call("k1", "once", b"", now_ms=NOW_MS),
     "end_call": lambda s: s.end_call("k1", "once", NOW_MS, None),
     "free_call": lambda s: s.free_call("k1", "once", NOW_MS),
-    "purge_calls": lambda s: s.purge_calls(NOW_MS),
+    "prune": lambda s: s.prune(now_ms=NOW_MS, changes_ms=0, audit_ms=0),
     "read_protections": lambda s: s.read_protections(["ann"]),
     "put_protection": lambda s: s.put_protection("ann", UNPROTECTED, version_before=0),
     "put_notice": lambda s: s.put_notice(text("Show")),

@@ -9,6 +9,7 @@ from tests.contract_administration import AdministrationContract
 from tests.contract_guards import GuardContract
 from tests.contract_nodes import NodeContract
 from tests.contract_outage import OutageContract
+from tests.contract_pruning import PruningContract
 from tests.contract_rights import RightsContract
 from tests.contract_store import Outage, StoreContract
 from tests.contract_window import WindowContract
@@ -19,6 +20,7 @@ class TestMemoryStore(
     RightsContract,
     AdministrationContract,
     OutageContract,
+    PruningContract,
     WindowContract,
     GuardContract,
     NodeContract,

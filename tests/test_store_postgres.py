@@ -34,6 +34,7 @@ from tests.contract_administration import AdministrationContract
 from tests.contract_guards import GuardContract
 from tests.contract_nodes import NodeContract
 from tests.contract_outage import OutageContract
+from tests.contract_pruning import PruningContract
 from tests.contract_rights import RightsContract
 from tests.contract_store import (
     BRAND,
@@ -86,6 +87,7 @@ class TestPostgresStore(
     RightsContract,
     AdministrationContract,
     OutageContract,
+    PruningContract,
     WindowContract,
     GuardContract,
     NodeContract,

@@ -20,6 +20,7 @@ from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.memory_guards import MemoryGuards
 from engine.store.memory_nodes import MemoryNodes
+from engine.store.memory_pruning import MemoryPruning
 from engine.store.memory_rights import MemoryRights
 from engine.store.memory_window import MemoryWindow
 from engine.store.port import (
@@ -47,7 +48,7 @@ from engine.store.shared import Claim, Shared, claim_row
 Row = TypeVar("Row")
 
 
-class MemoryStore(MemoryNodes, MemoryGuards, MemoryRights, MemoryWindow):
+class MemoryStore(MemoryNodes, MemoryPruning, MemoryGuards, MemoryRights, MemoryWindow):
     """Store in memory; see `port.Store` for the methods.
 
     Args:
@@ -222,14 +223,6 @@ class MemoryStore(MemoryNodes, MemoryGuards, MemoryRights, MemoryWindow):
         calls = self._open_shared().calls
         if (known := calls.get((key, name))) and known.at_ms == at_ms:
             del calls[key, name]
-
-    async def purge_calls(self, now_ms: int) -> int:
-        """Forget the calls whose time is over."""
-        calls = self._open_shared().calls
-        over = [call for call, kept in calls.items() if kept.at_ms <= now_ms - KEPT_MS]
-        for call in over:
-            del calls[call]
-        return len(over)
 
     async def put_key(self, key: KeyRow, *, by: Author | None = None) -> int:
         """Write a key."""

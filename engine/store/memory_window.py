@@ -42,7 +42,7 @@ class Window:
             number=self.newest, at_ms=at_ms, name=name, brand=brand, resident=resident, body=body
         )
         self.rows.append(row)
-        self.kept_ms.append(_now_ms())
+        self.kept_ms.append(store_ms())
         for listener in self.listeners:
             listener.set()
 
@@ -60,7 +60,7 @@ class Window:
         """A claim that was taken back."""
         made = claim.made
         body = Recall(claim=made.claim, offer=made.offer, brand=made.brand, reason=reason)
-        self.tell("recall", _now_ms(), made.brand, claim.resident, msgspec.json.encode(body))
+        self.tell("recall", store_ms(), made.brand, claim.resident, msgspec.json.encode(body))
 
     def tell_redemption(self, redemption: "Redemption", *, rolled_back: bool) -> None:
         """A code that was used, or is free again."""
@@ -72,13 +72,13 @@ class Window:
             till=redemption.till,
             rolled_back=rolled_back,
         )
-        at_ms = _now_ms() if rolled_back else redemption.at_ms
+        at_ms = store_ms() if rolled_back else redemption.at_ms
         self.tell("redemption", at_ms, redemption.brand, None, msgspec.json.encode(body))
 
     def tell_preferences(self, resident: str, version: int) -> None:
         """A resident said something."""
         body = msgspec.json.encode({"version": version})
-        self.tell("preferences", _now_ms(), None, resident, body)
+        self.tell("preferences", store_ms(), None, resident, body)
 
     @property
     def pruned(self) -> int:
@@ -136,7 +136,7 @@ class MemoryWindow:
 
     async def prune_events(self, *, age_max_ms: int, events_max: int) -> int:
         """Forget the oldest events."""
-        window, now_ms = self._open_shared().window, _now_ms()
+        window, now_ms = self._open_shared().window, store_ms()
         gone = max(0, len(window.rows) - events_max)
         while gone < len(window.rows) and window.kept_ms[gone] < now_ms - age_max_ms:
             gone += 1
@@ -144,5 +144,6 @@ class MemoryWindow:
         return gone
 
 
-def _now_ms() -> int:
+def store_ms() -> int:
+    """The store's own clock, Unix milliseconds."""
     return time.time_ns() // 1_000_000

@@ -19,6 +19,7 @@ from engine.store.audit import AuditEntry, AuditFilter, Author
 from engine.store.guards import GuardStore, ProtectionRow
 from engine.store.kept import Kept, KeptAnswer
 from engine.store.nodes import NodeStore
+from engine.store.pruning import PruneStore
 from engine.store.rights import RightsStore
 from engine.store.window import EventStore
 
@@ -228,7 +229,7 @@ class RedemptionRefused(Exception):
         self.code = code
 
 
-class Store(EventStore, GuardStore, NodeStore, RightsStore, Protocol):
+class Store(EventStore, PruneStore, GuardStore, NodeStore, RightsStore, Protocol):
     """What survives. Every method raises StoreUnavailable when the store does not answer."""
 
     async def open(self) -> None:
@@ -391,9 +392,6 @@ class Store(EventStore, GuardStore, NodeStore, RightsStore, Protocol):
 
     async def free_call(self, key: str, name: str, at_ms: int) -> None:
         """Give the key free again: the call did nothing."""
-
-    async def purge_calls(self, now_ms: int) -> int:
-        """Forget the calls whose time is over; how many."""
 
     async def commit(self, changes: Changes) -> Committed:
         """Make a group durable in one transaction, fsync included, before it returns.

@@ -22,7 +22,7 @@ from engine.store.audit import AuditEntry, Author, allows
 from engine.store.guards import ProtectionRow
 from engine.store.kept import Kept
 from engine.store.memory_nodes import Nodes
-from engine.store.memory_window import Window
+from engine.store.memory_window import Window, store_ms
 from engine.store.port import (
     BrandRow,
     Change,
@@ -72,6 +72,8 @@ class Shared:
         self.secrets: dict[str, bytes] = {}
         self.feed: list[Change] = []
         """Without gaps; lines may be deleted from its front, as they may be pruned elsewhere."""
+        self.fed_ms: dict[int, int] = {}
+        """Number of a line -> when it was written."""
         self.brands: dict[str, BrandRow] = {}
         self.fences: dict[str, FenceRow] = {}
         self.offers: dict[str, OfferRow] = {}
@@ -89,6 +91,7 @@ class Shared:
         self.last_versions: dict[tuple[str, str], int] = {}
         """Of what was deleted: made anew, it goes on from there."""
         self.entries: list[AuditEntry] = []
+        self.entries_ever = 0
         self.batches: dict[str, dict[str, list[str]]] = {}
         self.calls: dict[tuple[str, str], Kept] = {}
         self.listeners: set[asyncio.Event] = set()
@@ -104,6 +107,7 @@ class Shared:
         """Add lines to the feed and wake whoever follows it; the last number."""
         for id_ in ids:
             self.feed.append(Change(self.number + 1, kind, id_))
+            self.fed_ms[self.number] = store_ms()
         for listener in self.listeners:
             listener.set()
         return self.number
@@ -113,9 +117,10 @@ class Shared:
     ) -> None:
         """Add an entry to the audit log, if there is an author."""
         if by is not None:
+            self.entries_ever += 1
             self.entries.append(
                 AuditEntry(
-                    number=len(self.entries) + 1,
+                    number=self.entries_ever,
                     author=msgspec.structs.replace(by, brands=None),
                     kind=kind,
                     id=id_,
@@ -210,7 +215,7 @@ class Shared:
         number = 0
         if outcomes["created"] + outcomes["updated"] and not dry_run:
             wrote = sorted((kind, one.id) for kind, one in done if one.outcome != "unchanged")
-            batch = f"batch-{len(self.batches)}"
+            batch = f"batch-{self.number + 1}"
             ids = self.batches[batch] = {}
             for kind, id_ in wrote:
                 ids.setdefault(kind, []).append(id_)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.store.everywhere import Everywhere
     from engine.store.feed import Feed
     from engine.store.journal import Journal
+    from engine.store.pruner import Pruner
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Context:
     everywhere: "Everywhere"
     answerer: "Answerer"
     tail: "Tail"
+    pruner: "Pruner"
     views: "Views"
     keys: dict[str, KeyRow]
     """SHA-256 of a key, hex -> its row; the change feed keeps it live."""

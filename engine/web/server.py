@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -136,6 +137,19 @@ def _watch(ctx: Context, admission: Admission) -> None:
         "Looks at the window of events that failed since the start.",
         lambda: tail.failures,
     )
+    pruned = ctx.pruner.pruned
+    for name, what in (
+        ("events", "Events for streams"),
+        ("changes", "Lines of the change feed"),
+        ("batches", "Lists of what an import wrote"),
+        ("entries", "Entries of the audit log"),
+        ("calls", "Answers kept under an Idempotency-Key"),
+    ):
+        watch(
+            f"passby_pruned_{name}",
+            f"{what} that this server has forgotten since the start, because they were too old.",
+            partial(pruned.__getitem__, name),
+        )
     watch(
         "passby_uptime_seconds",
         "Since the start.",

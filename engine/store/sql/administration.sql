@@ -69,7 +69,3 @@ update kept_answers set state = $4, answer = $5 where key = $1 and name = $2 and
 -- name: free_call
 -- Give an Idempotency-Key free again.
 delete from kept_answers where key = $1 and name = $2 and at_ms = $3
-
--- name: purge_calls
--- Forget the calls up to an instant; a row for each.
-delete from kept_answers where at_ms <= $1 returning key
