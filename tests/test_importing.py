@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.cli import main
-from engine.importing import import_fences
+from engine.importing import import_fences, import_residents
 from engine.replay import InputRefused
 from engine.store.audit import AuditFilter, Author
 from engine.store.memory import MemoryStore
@@ -148,3 +148,85 @@ async def test_a_command_is_in_the_audit_log(tmp_path: Path, database_url: str) 
     await store.close()
 
     assert [(e.id, e.author.action) for e in entries] == [("b", BY.action), ("a", BY.action)]
+
+
+def resident(name: str, brand: str = "cafe", **more: Any) -> str:
+    told = {"marketing": {"opted_in": True, "brands": [brand]}, "proof": PROOF}
+    return json.dumps({"resident": name, **told, **more})
+
+
+PROOF = {"source": "portal", "reference": "form 7"}
+
+
+async def test_residents_come_in_as_over_http(store: MemoryStore, tmp_path: Path) -> None:
+    """With their proof; a file again changes nothing, and progress is told."""
+    lines = [
+        resident("r1"),
+        resident("r2", "none"),
+        resident("r3", proof=None),
+        "{",
+        resident("r1"),
+    ]
+    path = written(tmp_path / "residents.gz", "\n".join([*lines, '{"resident": "r4"}']))
+    rows: list[int] = []
+
+    async def take(*, dry_run: bool) -> Any:
+        return await import_residents(
+            store,
+            path,
+            zone="Europe/Helsinki",
+            now_ms=1_790_000_000_000,
+            rows_max=9,
+            dry_run=dry_run,
+            by=BY,
+            tell=rows.append,
+        )
+
+    planned = await take(dry_run=True)
+    nothing = await store.read_residents(["r1", "r4"])
+    done = await take(dry_run=False)
+    again = await take(dry_run=False)
+    first, last = await store.read_residents(["r1", "r4"])
+
+    assert nothing == []
+    assert planned == done
+    assert done[:3] == (2, 0, 0)
+    assert again == done._replace(created=0, unchanged=2)
+    assert [(row.row, row.code, row.path) for row in done.rejected] == [
+        (2, "unknown_brand", "marketing.brands[0]"),
+        (3, "missing_field", "proof"),
+        (4, "malformed_json", ""),
+        (5, "duplicate_id", "id"),
+    ]
+    assert [record.proof for record in first.records] == [
+        json.dumps(PROOF, separators=(",", ":"))
+    ] * 2
+    assert (last.settings.timezone, last.version, last.records) == ("Europe/Helsinki", 0, ())
+
+
+async def test_a_name_tells_the_form(store: MemoryStore, tmp_path: Path) -> None:
+    """So that a first row that is broken spoils no other."""
+    path = written(tmp_path / "f.ndjson.gz", "{broken\n" + LINES)
+    done = await import_fences(store, path, rows_max=9, dry_run=False, by=BY)
+
+    assert done[:3] == (2, 0, 0)
+    assert [(row.row, row.code) for row in done.rejected] == [(1, "malformed_json")]
+
+
+def test_the_command_for_residents(
+    tmp_path: Path, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path / "r.ndjson", resident("r1", "none") + '\n{"resident": "r2"}\n')
+    flags = ["--database-url", database_url, "--data", str(tmp_path)]
+    planned = main(["import", "residents", str(path), "--dry-run", "--json", *flags])
+    told = json.loads(capsys.readouterr().out)
+    done = main(["import", "residents", str(path), *flags])
+    shown = capsys.readouterr()
+    missing = main(["import", "residents", str(tmp_path / "none"), *flags])
+
+    assert (planned, done, missing) == (0, 0, 1)
+    assert (told["created"], told["rejected_count"]) == (1, 1)
+    assert shown.out.split() == ["created", "1", "updated", "0", "unchanged", "0", "rejected", "1"]
+    assert (
+        "row 1 left out: unknown_brand: marketing.brands[0]: There is no such brand." in shown.err
+    )

@@ -10,7 +10,7 @@ from engine.app import clock_ms
 from engine.commands.database import opened_store
 from engine.commands.terminal import DONE, FAILED, add_data, say, tell_refused
 from engine.config import Config
-from engine.importing import Imported, import_fences
+from engine.importing import Imported, import_fences, import_residents
 from engine.store.audit import Author
 
 
@@ -22,15 +22,26 @@ def add(commands: Any) -> None:
     fences.add_argument("file", help="GeoJSON, NDJSON, a text sequence or CSV, perhaps .gz")
     fences.add_argument("--brand", help="the brand of fences without one")
     fences.add_argument("--brand-by", help="property that gives a brand to fences without one")
-    fences.add_argument("--dry-run", action="store_true", help="only tell what would be done")
-    fences.add_argument("--json", action="store_true", help="print the result as JSON")
-    add_data(fences)
     fences.set_defaults(run=_import_fences)
+    residents = kinds.add_parser("residents", help="residents with the opt-ins that the city holds")
+    residents.add_argument("file", help="a resident a line of JSON, with the proof, perhaps .gz")
+    residents.set_defaults(run=_import_residents)
+    for parser in (fences, residents):
+        parser.add_argument("--dry-run", action="store_true", help="only tell what would be done")
+        parser.add_argument("--json", action="store_true", help="print the result as JSON")
+        add_data(parser)
+
+
+def _author(command: str) -> Author:
+    return Author(at_ms=clock_ms(), key="", name="passby", role="host", action=command)
+
+
+def _tell(rows: int) -> None:
+    say(f"{rows:,} rows")
 
 
 async def _import_fences(config: Config, arguments: argparse.Namespace) -> int:
     say(f"reading {arguments.file}")
-    by = Author(at_ms=clock_ms(), key="", name="passby", role="host", action="passby import fences")
     async with opened_store(config) as store:
         done = await import_fences(
             store,
@@ -39,10 +50,32 @@ async def _import_fences(config: Config, arguments: argparse.Namespace) -> int:
             brand_by=arguments.brand_by,
             rows_max=config.import_rows_max,
             dry_run=arguments.dry_run,
-            by=by,
+            by=_author("passby import fences"),
+            tell=_tell,
         )
-    _print_import(done, as_json=arguments.json)
-    if not arguments.json:
+    return _told(done, as_json=arguments.json)
+
+
+async def _import_residents(config: Config, arguments: argparse.Namespace) -> int:
+    say(f"reading {arguments.file}")
+    async with opened_store(config) as store:
+        done = await import_residents(
+            store,
+            Path(arguments.file),
+            zone=config.timezone,
+            now_ms=clock_ms(),
+            rows_max=config.import_rows_max,
+            dry_run=arguments.dry_run,
+            by=_author("passby import residents"),
+            tell=_tell,
+        )
+    return _told(done, as_json=arguments.json)
+
+
+def _told(done: Imported, *, as_json: bool) -> int:
+    """Print what came of an import; the exit code: 1 where no row was good."""
+    _print_import(done, as_json=as_json)
+    if not as_json:
         tell_refused(list(done.rejected))
     return FAILED if done.rejected and not done.created + done.updated + done.unchanged else DONE
 

@@ -5,8 +5,9 @@ said anything. Whoever has said something keeps just that.
 """
 
 import secrets
+from collections.abc import Iterator
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +16,7 @@ from engine.consent import sync
 from engine.ingest.rows import FileRefused, Row, RowRefused, read_rows
 from engine.residents import ResidentSettings
 from engine.store.audit import Author
-from engine.store.port import ResidentRow
+from engine.store.port import ResidentRow, Store, Together
 from engine.store.staging import Intake
 from engine.web.body import decode
 from engine.web.context import Context
@@ -64,50 +65,99 @@ class ResidentLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 _line: Final = msgspec.json.Decoder(ResidentLine)
 
 
+class _Made(NamedTuple):
+    """What a row means, and the brands that it names, which have to be there."""
+
+    row: ResidentRow
+    brands: tuple[str, ...]
+
+
 async def import_residents(
     ctx: Context, body: Upload, by: Author | None, *, dry_run: DryRun = False
 ) -> Answer[Imported]:
     """Import residents with their marketing choices and the proof; a say is never widened."""
-    make = partial(
-        _made,
+    intake = intake_of(
+        read_rows(body.file, "lines"),
         zone=ctx.config.timezone,
-        brands=frozenset(ctx.engine.book.brands),
         now_ms=ctx.clock_ms(),
+        rows_max=ctx.config.import_rows_max,
     )
-    rows = read_rows(body.file, "lines")
-    intake: Intake[ResidentRow] = Intake(
-        rows, make, lambda row, _: _said(row, ""), rows_max=ctx.config.import_rows_max
-    )
-    created = updated = unchanged = number = 0
     try:
-        async for made in intake.slices():
-            fresh = {
-                one.id: (row, one) for row, one in made if not intake.twice(row, "resident", one.id)
-            }
-            there = {one.id: one for one in await ctx.store.read_residents(list(fresh))}
-            wanted: list[ResidentRow] = []
-            for row, one in fresh.values():
-                kept = there.get(one.id)
-                if kept is None or (kept.version == 0 and one.records):
-                    wanted.append(one)
-                    created += kept is None
-                    updated += kept is not None
-                elif _is_same(kept, one):
-                    unchanged += 1
-                else:
-                    intake.reject(_said(row, one.id))
-            if dry_run or not wanted:
-                continue
-            done = await ctx.store.import_residents(wanted, by=by)
-            number = max(number, done.number)
-            for lost in [one.id for one in wanted if one.id not in done.written]:
-                created -= lost not in there
-                updated -= lost in there
-                intake.reject(_said(fresh[lost][0], lost))
+        done = await put_residents(ctx.store, intake, dry_run=dry_run, by=by)
     except FileRefused as refused:
         raise Refused(refused.code, str(refused)) from None
-    await live(ctx, number, timeout_s=LIVE_S)
-    return Answer(report(intake, created, updated, unchanged, dry_run=dry_run))
+    await live(ctx, done.number, timeout_s=LIVE_S)
+    return Answer(report(intake, done.created, done.updated, done.unchanged, dry_run=dry_run))
+
+
+def intake_of(
+    rows: Iterator[Row | RowRefused], *, zone: str, now_ms: int, rows_max: int
+) -> Intake[_Made]:
+    """The rows of an import of residents on their way in.
+
+    Args:
+        zone: of residents whose row names none.
+        now_ms: from when what is granted counts, Unix milliseconds.
+        rows_max: longest file.
+    """
+    make = partial(_made, zone=zone, now_ms=now_ms)
+    return Intake(rows, make, lambda row, _: _said(row, ""), rows_max=rows_max)
+
+
+async def put_residents(
+    store: Store, intake: Intake[_Made], *, dry_run: bool, by: Author | None
+) -> Together:
+    """Write what an intake lets in, a slice at a time; rows that may not be written are rejected.
+
+    Raises:
+        FileRefused: the rest of the file can't be used; the slices before were written.
+    """
+    created = updated = unchanged = number = 0
+    known: set[str] = set()
+    async for made in intake.slices():
+        fresh = await _fresh(store, intake, made, known)
+        there = {one.id: one for one in await store.read_residents(list(fresh))}
+        wanted: list[ResidentRow] = []
+        for row, one in fresh.values():
+            kept = there.get(one.id)
+            if kept is None or (kept.version == 0 and one.records):
+                wanted.append(one)
+                created += kept is None
+                updated += kept is not None
+            elif _is_same(kept, one):
+                unchanged += 1
+            else:
+                intake.reject(_said(row, one.id))
+        if dry_run or not wanted:
+            continue
+        done = await store.import_residents(wanted, by=by)
+        number = max(number, done.number)
+        for lost in [one.id for one in wanted if one.id not in done.written]:
+            created -= lost not in there
+            updated -= lost in there
+            intake.reject(_said(fresh[lost][0], lost))
+    return Together(number, created, updated, unchanged)
+
+
+async def _fresh(
+    store: Store, intake: Intake[_Made], made: list[tuple[int, _Made]], known: set[str]
+) -> dict[str, tuple[int, ResidentRow]]:
+    """Those of a slice whose brands are there and who did not come before; by their ids.
+
+    Args:
+        known: brands that are there, of those asked for so far.
+    """
+    named = {brand for _, one in made for brand in one.brands}
+    known |= {row.brand.id for row in await store.read_brands(sorted(named - known))}
+    fresh: dict[str, tuple[int, ResidentRow]] = {}
+    for row, (one, brands) in made:
+        place = next((n for n, brand in enumerate(brands) if brand not in known), None)
+        if place is not None:
+            path = f"marketing.brands[{place}]"
+            intake.reject(RowRefused(row, "unknown_brand", path, "There is no such brand.", one.id))
+        elif not intake.twice(row, "resident", one.id):
+            fresh[one.id] = (row, one)
+    return fresh
 
 
 def _said(row: int, resident: str) -> RowRefused:
@@ -129,20 +179,20 @@ def _what(record: Any) -> tuple[Any, ...]:
     return record.effect, record.purpose, record.actions, record.scope, record.proof
 
 
-def _made(row: Row, *, zone: str, brands: frozenset[str], now_ms: int) -> ResidentRow | RowRefused:
+def _made(row: Row, *, zone: str, now_ms: int) -> _Made | RowRefused:
     """The resident that a row means."""
     try:
         line = decode(_line, msgspec.json.encode(row.value))
     except Refused as refused:
         first = (*refused.problem.errors, FieldError("", "invalid_body", ""))[0]
         return RowRefused(row.number, first.code, first.path, first.detail)
-    wrong = _error(line, brands)
+    wrong = _error(line)
     if wrong is not None:
         return RowRefused(row.number, wrong.code, wrong.path, wrong.detail, line.resident)
     settings = ResidentSettings(timezone=line.timezone or zone, language=line.language)
     resident = ResidentRow(id=line.resident, settings=settings)
     if line.marketing is None:
-        return resident
+        return _Made(resident, ())
     said = sync.Said(
         actor="agent",
         now_ms=now_ms,
@@ -152,21 +202,15 @@ def _made(row: Row, *, zone: str, brands: frozenset[str], now_ms: int) -> Reside
     )
     asked = sync.marketing(line.marketing.opted_in, line.marketing.brands)
     records = sync.resolve(resident, asked, said).records
-    return msgspec.structs.replace(resident, records=records)
+    return _Made(msgspec.structs.replace(resident, records=records), line.marketing.brands or ())
 
 
-def _error(line: ResidentLine, brands: frozenset[str]) -> FieldError | None:
+def _error(line: ResidentLine) -> FieldError | None:
     """The first thing that is wrong with a row."""
     if line.resident == "me":
         return FieldError("resident", "reserved", "Not `me`.")
     if line.timezone is not None and (errors := zone_errors("timezone", line.timezone)):
         return errors[0]
-    if line.marketing is None:
-        return None
-    if line.marketing.opted_in and line.proof is None:
+    if line.marketing is not None and line.marketing.opted_in and line.proof is None:
         return FieldError("proof", "missing_field", "An opt-in needs its proof.")
-    for place, brand in enumerate(line.marketing.brands or ()):
-        if brand not in brands:
-            path = f"marketing.brands[{place}]"
-            return FieldError(path, "unknown_brand", "There is no such brand.")
     return None
