@@ -147,6 +147,16 @@ async def resident_rows(
     ]
 
 
+def resident_row(row: asyncpg.Record) -> ResidentRow:
+    """A resident whose row holds their records."""
+    return ResidentRow(
+        id=row["id"],
+        settings=_settings.decode(row["settings"]),
+        version=row["version"],
+        records=tuple(map(_record.decode, row["records"])),
+    )
+
+
 async def states(
     presences: AsyncIterator[asyncpg.Record],
     claims: AsyncIterator[asyncpg.Record],

@@ -3,17 +3,15 @@
 select id, settings, version from residents order by id
 
 -- name: read_residents
--- Settings of these residents.
-select id, settings, version from residents where id = any($1::text[]) order by id
+-- These residents, with their consent records in the order in which they were said.
+select r.id, r.settings, r.version, array(
+    select c.body from consent_records c where c.resident = r.id order by c.position
+) as records
+from residents r where r.id = any($1::text[]) order by r.id
 
 -- name: all_records
 -- Every consent record, by resident and in the order in which it was said.
 select resident, body from consent_records order by resident, position
-
--- name: read_records
--- Consent records of these residents, in the order in which they were said.
-select resident, body from consent_records
-where resident = any($1::text[]) order by resident, position
 
 -- name: create_residents
 -- Make those of the residents that are not there; their ids.
