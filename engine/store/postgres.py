@@ -44,13 +44,14 @@ from engine.store.port import (
 )
 from engine.store.postgres_guards import PostgresGuards, protection_row
 from engine.store.postgres_nodes import PostgresNodes
+from engine.store.postgres_pruning import PostgresPruning
 from engine.store.postgres_rights import PostgresRights
 from engine.store.wire import LONG_S, SQL, Wire
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class PostgresStore(PostgresNodes, PostgresGuards, PostgresRights):
+class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRights):
     """Store on a PostgreSQL server, version 14 or newer; see `port.Store` for the methods.
 
     Args:
@@ -285,10 +286,6 @@ class PostgresStore(PostgresNodes, PostgresGuards, PostgresRights):
     async def free_call(self, key: str, name: str, at_ms: int) -> None:
         """Give an Idempotency-Key free again."""
         await self._wire.fetch("free_call", key, name, at_ms)
-
-    async def purge_calls(self, now_ms: int) -> int:
-        """Forget the calls whose time is over."""
-        return len(await self._wire.fetch("purge_calls", now_ms - KEPT_MS))
 
     async def create_residents(
         self, residents: dict[str, ResidentSettings], *, by: Author | None = None
