@@ -14,6 +14,7 @@ from engine.app import OPERATOR_KEY_FILE, clock_ms, running
 from engine.commands.terminal import DONE, WorkFailed, add_data, say
 from engine.config import Config
 from engine.demo import Demo
+from engine.logs import set_level_again
 from engine.web.listening import Certificate, handed_over, tell_starter
 from engine.web.server import serve as serve_http
 from loadtest.city import City
@@ -67,7 +68,7 @@ async def _serving(config: Config) -> AsyncIterator[tuple[str, asyncio.Event]]:
     certificate = (
         Certificate(config.tls_certificate, config.tls_key) if config.tls_certificate else None
     )
-    loop.add_signal_handler(signal.SIGHUP, _read_again, certificate)
+    loop.add_signal_handler(signal.SIGHUP, _read_again, config, certificate)
     handed = handed_over(os.environ)
     async with (
         running(config, fail) as ctx,
@@ -84,8 +85,9 @@ async def _serving(config: Config) -> AsyncIterator[tuple[str, asyncio.Event]]:
         raise WorkFailed(failures[0])
 
 
-def _read_again(certificate: Certificate | None) -> None:
-    """Take over a renewed certificate; a bad one changes nothing."""
+def _read_again(config: Config, certificate: Certificate | None) -> None:
+    """Take over another log level and a renewed certificate; a bad one changes nothing."""
+    set_level_again(config.data, config.log_level)
     if certificate is None:
         return
     try:
