@@ -27,6 +27,7 @@ from engine.store.journal import Journal
 from engine.store.port import DAY_MS, Committed, KeyRow, Store
 from engine.store.postgres import PostgresStore
 from engine.store.pruner import Lives, Pruner
+from engine.store.retention import Retention
 from engine.web.context import Context
 from engine.web.metrics import Metrics
 
@@ -127,6 +128,7 @@ async def assemble(
             await feed.looked()
     tail = await _tail(config, store, stack, failed)
     metrics = Metrics()
+    _keep_running(stack, failed, _retention(config, store, metrics, clock_ms).run())
     answering = answerer(
         engine,
         journal,
@@ -153,6 +155,29 @@ async def assemble(
         started_mono_ms=mono_ms(),
         metrics=metrics,
     )
+
+
+def _retention(
+    config: Config, store: Store, metrics: Metrics, clock_ms: Callable[[], int]
+) -> Retention:
+    """What forgets of residents what is old."""
+    retention = Retention(
+        store,
+        presence_ms=config.presence_age_max_days * DAY_MS,
+        claims_ms=config.claim_age_max_days * DAY_MS,
+        clock_ms=clock_ms,
+    )
+    metrics.watch(
+        "passby_presences_forgotten",
+        "Whereabouts that this process forgot because they were old.",
+        lambda: retention.presences,
+    )
+    metrics.watch(
+        "passby_claims_anonymised",
+        "Claims that this process made nobody's because they were old.",
+        lambda: retention.claims,
+    )
+    return retention
 
 
 def _engine_settings(config: Config) -> EngineSettings:

@@ -101,6 +101,12 @@ class Config:
     group_changes_max: int = _setting(5_000, "Most changes in one group commit.")
     queue_changes_max: int = _setting(100_000, "Most changes waiting for a commit before we shed.")
     kept_fixes_max: int = _setting(150, "Most fixes remembered of a resident, for late ones.")
+    presence_age_max_days: int = _setting(
+        7, "How long it is kept in which fences a resident was last seen, days."
+    )
+    claim_age_max_days: int = _setting(
+        396, "How long a claim is known to be its resident's; afterwards it is nobody's, days."
+    )
     lease_ms: int = _setting(2_000, "How long preferences hold without news of the feed, ms.")
     poll_ms: int = _setting(500, "Longest pause between two looks at the feed, ms.")
     stop_seconds_max: int = _setting(10, "How long a graceful stop may take, seconds.")

@@ -1,9 +1,25 @@
 """What every store must do where residents ask what it holds on them, and that it forgets it."""
 
+import msgspec
+
+from engine.consent.protection import Protection
 from engine.residents import ResidentSettings
+from engine.store.audit import AuditFilter, Author
 from engine.store.port import Redemption, Store
-from engine.store.rights import HeldClaim
-from tests.contract_store import NOW_MS, both, claim, claims, recall
+from engine.store.rights import ERASED, HeldClaim, Retained, new_erasure
+from tests.contract_store import (
+    KEY,
+    NOW_MS,
+    SETTINGS,
+    both,
+    claim,
+    claims,
+    presence,
+    recall,
+    record,
+)
+
+BY = Author(at_ms=NOW_MS, key="k", name="desk", role="operator", action="PUT /x")
 
 
 class RightsContract:
@@ -36,3 +52,106 @@ class RightsContract:
             row=redeemed.row, state="made", redemption="x", redeemed_ms=NOW_MS, till=None
         )
         assert await store.claims_of("nobody", limit=9) == []
+
+    async def test_an_erased_resident_leaves_nothing_behind(self, store: Store) -> None:
+        """What others need stays, without a name: hashes, counts, claims and the audit log."""
+        await store.create_residents({"ann": SETTINGS, "bob": SETTINGS}, by=BY)
+        salted = msgspec.structs.replace(record("ann", 2), salt="5a" * 16)
+        await store.append_records("ann", (record("ann", 1),), version_before=0)
+        await store.append_records("ann", (salted,), version_before=1, by=BY)
+        await store.put_protection("ann", Protection(age_band="under_13"), version_before=0, by=BY)
+        key = msgspec.structs.replace(KEY, id="phone", role="resident", resident="ann")
+        await store.put_key(key)
+        await store.put_key(KEY)
+        made = both(
+            claims(claim("a"), claim("b", "bob"), claim("c", before=1)), presence("ann", "f")
+        )
+        await store.commit(made)
+        await store.redeem(Redemption(id="x", claim="c", offer="latte", brand="cafe", at_ms=NOW_MS))
+        await store.number_events()
+        before = (await store.snapshot(now_ms=NOW_MS)).number
+
+        erasure = new_erasure()
+        number = await store.erase_resident("ann", erasure, by=BY)
+
+        assert await store.erase_resident("ann", erasure) is None
+        assert [(c.kind, c.id) for c in await store.changes_after(before)] == [
+            ("key", "phone"),
+            ("resident", "ann"),
+            ("resident", ""),
+        ]
+        after = await store.snapshot(now_ms=NOW_MS)
+        assert number == after.number
+        assert [row.id for row in after.residents] == ["bob"]
+        assert after.keys == (KEY,)
+        assert after.protections == ()
+        assert [state.resident for state in after.states] == ["bob"]
+        assert await store.claims_of("ann", limit=9) == []
+        told = await store.events_after(0)
+        assert {event.resident for event in told.events} == {None, "bob"}
+        by_code = [await store.claim_by_code(f"code-{name}") for name in ("a", "c")]
+        assert [one.redemption for one in by_code if one] == [None, "x"]
+        nobodies = {one.row.resident for one in by_code if one}
+        assert len(nobodies) == 2
+        assert all(one.startswith(ERASED) for one in nobodies)
+        assert {one.why for one in by_code if one} == {b'{"candidates":[],"allowed_by":[]}'}
+        assert (await store.read_counts(["latte"], now_ms=NOW_MS))[0].claims == 3
+        entries = await store.audit(AuditFilter(), limit=99)
+        assert "ann" not in {entry.id for entry in entries}
+        assert [e.outcome for e in entries if e.id == erasure] == [
+            "deleted",
+            "created",
+            "updated",
+            "created",
+        ]
+
+    async def test_an_erased_id_may_be_taken_anew(self, store: Store) -> None:
+        """By somebody who has said nothing and has no claims."""
+        await store.create_residents({"ann": SETTINGS})
+        await store.append_records("ann", (record("ann", 1),), version_before=0)
+        await store.commit(claims(claim("a")))
+        await store.erase_resident("ann", new_erasure())
+
+        await store.create_residents({"ann": ResidentSettings()})
+        await store.retain(presence_before_ms=0, claims_before_ms=0)
+
+        (row,) = await store.read_residents(["ann"])
+        assert (row.version, row.records, row.settings) == (0, (), ResidentSettings())
+        (state,) = await store.read_states(["ann"], now_ms=NOW_MS)
+        assert (state.claims_count, state.claims) == (0, ())
+
+    async def test_what_was_committed_after_an_erasure_is_forgotten_too(self, store: Store) -> None:
+        """A decision made before it may become durable after it."""
+        await store.create_residents({"ann": SETTINGS})
+        await store.erase_resident("ann", new_erasure())
+        await store.commit(both(claims(claim("a")), presence("ann", "f")))
+        assert len(await store.claims_of("ann", limit=9)) == 1
+
+        done = await store.retain(presence_before_ms=0, claims_before_ms=0)
+
+        assert done == Retained()
+        assert await store.claims_of("ann", limit=9) == []
+        assert (await store.snapshot(now_ms=NOW_MS)).states == ()
+
+    async def test_old_presence_and_old_claims_are_forgotten(self, store: Store) -> None:
+        """At their limit they are kept; a few at a time; what is counted stays."""
+        await store.create_residents({"ann": SETTINGS, "bob": SETTINGS, "eve": SETTINGS})
+        for place, name in enumerate(("ann", "bob", "eve")):
+            made = claims(claim(name, name, made_ms=NOW_MS + place))
+            await store.commit(both(made, presence(name, "f", seen_ms=NOW_MS + place)))
+        limits = {"presence_before_ms": NOW_MS + 2, "claims_before_ms": NOW_MS + 2}
+
+        first = await store.retain(**limits, rows_max=1)
+        second = await store.retain(**limits, rows_max=9)
+        third = await store.retain(**limits)
+
+        assert (first, second, third) == (
+            Retained(presences=1, claims=1),
+            Retained(presences=1, claims=1),
+            Retained(),
+        )
+        states = await store.read_states(["ann", "bob", "eve"], now_ms=NOW_MS)
+        assert [len(state.stays) for state in states] == [0, 0, 1]
+        assert [len(state.claims) for state in states] == [0, 0, 1]
+        assert (await store.read_counts(["latte"], now_ms=NOW_MS))[0].claims == 3
+        assert await store.claim_by_code("code-ann") is not None

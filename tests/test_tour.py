@@ -65,6 +65,7 @@ SHOWN: Final = (
         '"offer":"aino-bun"',
         "event: preferences",
     ),
+    ('"form":"passby-resident-1"', "", '"code":"unauthenticated"'),
     ('"outcome":"deleted"',),
     (
         '{"status":"ok"}',

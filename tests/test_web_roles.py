@@ -39,6 +39,8 @@ ALLOWED = {
     "GET /v1/residents/{resident}/preferences/stream": "operator resident",
     "GET /v1/residents/{resident}/history": "operator resident",
     "GET /v1/residents/{resident}/receipts/{receipt}": "operator resident",
+    "GET /v1/residents/{resident}/export": "operator resident",
+    "DELETE /v1/residents/{resident}": "operator resident",
     "GET /v1/residents/{resident}/offers": "operator resident",
     "POST /v1/residents/{resident}/stop": "operator resident",
     "GET /v1/residents/{resident}/zones": "operator resident",
@@ -53,6 +55,9 @@ ALLOWED = {
 }
 """Written down apart from the table of routes, so that a slip there is seen."""
 
+ERASES = "DELETE /v1/residents/{resident}"
+"""After which the resident's key is nobody's."""
+
 
 async def test_every_route_with_every_role(tmp_path: Path) -> None:
     """A role that is not allowed gets 403 before anything is read; nobody gets 401."""
@@ -66,7 +71,7 @@ async def test_every_route_with_every_role(tmp_path: Path) -> None:
             "purchaser": await here.key("purchaser", purchaser="buyer"),
         }
         assert set(keys) == set(ROLES)
-        for route in ROUTES:
+        for route in sorted(ROUTES, key=lambda route: route.name == ERASES):
             path = route.path.replace("{", "").replace("}", "").replace("resident/", "me/")
             path = path.replace("/v1/residents/resident", "/v1/residents/me")
             allowed = ALLOWED.get(route.name, "").split()

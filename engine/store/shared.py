@@ -94,6 +94,10 @@ class Shared:
         self.entries_ever = 0
         self.batches: dict[str, dict[str, list[str]]] = {}
         self.calls: dict[tuple[str, str], Kept] = {}
+        self.erased_records: dict[str, list[str]] = {}
+        """Erasure -> ids of records whose bodies are gone."""
+        self.erasures: dict[str, str] = {}
+        """Erasure -> the resident whose traces are looked for again."""
         self.listeners: set[asyncio.Event] = set()
         self.window = Window()
         self.nodes = Nodes()

@@ -336,6 +336,39 @@ _ZONE_READ = {
     "properties": {"kind": "private", "radius_m": 150.0},
 }
 
+_EXPORT = {
+    "form": "passby-resident-1",
+    "at_ms": 1_790_000_600_000,
+    "controller": "City of Helsinki, privacy@example.org",
+    "settings": _SETTINGS,
+    "records": [_RECEIPT],
+    "age_band": None,
+    "zones": [_ZONE_READ],
+    "offers": [_CLAIM],
+    "seen_ms": 1_790_000_300_000,
+    "stays": [{"fence": "cafe-1", "entered_ms": 1_790_000_000_000, "dwelled_s": 300}],
+    "devices": [
+        {
+            "id": "k-93d2a7bd9a7b48b1a1b9d2f0",
+            "role": "resident",
+            "name": "phone",
+            "created_ms": 1_789_000_000_000,
+            "brands": [],
+            "resident": "r-17",
+            "purchaser": None,
+        }
+    ],
+    "written": [
+        {
+            "at_ms": 1_789_000_000_000,
+            "role": "sender",
+            "name": "gateway",
+            "action": "POST /v1/residents",
+            "outcome": "created",
+        }
+    ],
+}
+
 EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
     "POST /v1/pings": (_PING, _DECISION),
     "GET /v1/decisions/{decision}/why": (None, _WHY),
@@ -378,6 +411,7 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
     "GET /v1/residents/{resident}/history": (None, _page(_RECEIPT)),
     "GET /v1/residents/{resident}/receipts/{receipt}": (None, _RECEIPT_IN_FULL),
     "GET /v1/residents/{resident}/offers": (None, _page(_CLAIM)),
+    "GET /v1/residents/{resident}/export": (None, _EXPORT),
     "POST /v1/residents/{resident}/stop": (None, _said("withdraw", 2, scope={"all": True})),
     "GET /v1/residents/{resident}/zones": (None, _page(_ZONE_READ)),
     "PUT /v1/residents/{resident}/zones/{zone}": (_ZONE, _ZONE_READ),

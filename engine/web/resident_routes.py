@@ -4,7 +4,7 @@ from typing import Final
 
 from engine.decision import OfferMade
 from engine.delivery.views import RecallTold
-from engine.web import claims, events, history, preferences, resident_rows, residents, zones
+from engine.web import claims, events, history, preferences, resident_rows, residents, rights, zones
 from engine.web.route import NDJSON, Route
 from engine.web.table import ANY_RESIDENT, IN_FORCE, LIVE, OPERATOR, RESIDENTS, ROWS, SENDERS, route
 
@@ -126,6 +126,23 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "preferences",
         roles=RESIDENTS,
         codes=("foreign_resident", "unknown_resident", "unknown_receipt", "store_unavailable"),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/export",
+        rights.export_resident,
+        "residents",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    route(
+        "DELETE",
+        "/v1/residents/{resident}",
+        rights.erase_resident,
+        "residents",
+        roles=RESIDENTS,
+        statuses=(204,),
+        codes=("foreign_resident", "unknown_resident", *IN_FORCE),
     ),
     route(
         "GET",

@@ -28,7 +28,7 @@ where resident = any($1::text[]) order by resident
 -- name: all_recent_claims
 -- Claims that stand and were made since an instant, by resident and time.
 select resident, decision, made, made_ms from claims
-where state = 'made' and made_ms >= $1 order by resident, made_ms, id
+where state = 'made' and made_ms >= $1 and not anonymous order by resident, made_ms, id
 
 -- name: read_recent_claims
 -- Claims of these residents that stand and were made since an instant, by resident and time.
@@ -39,7 +39,8 @@ order by resident, made_ms, id
 -- name: all_claims_by_offer
 -- How many claims of each offer stand for every resident, and the newest before an instant.
 select resident, offer, count(*) as claims, max(made_ms) filter (where made_ms < $1) as older_ms
-from claims where state = 'made' group by resident, offer order by resident, offer
+from claims where state = 'made' and not anonymous
+group by resident, offer order by resident, offer
 
 -- name: read_claims_by_offer
 -- How many claims of each offer stand for these residents, and the newest before an instant.
