@@ -26,10 +26,13 @@ WITHHELD: Final[dict[str, str]] = {
     "mock_position": "The phone says that the position is made up.",
     "stale": "This server can't be sure that it knows the latest preferences.",
     "no_record": "Nothing is known of the resident's wishes, which means no.",
+    "law": "A rule that holds whatever the resident says: their age, a signal of their browser, or "
+    "a law that the city switched on.",
     "denied": "The resident denies it to this brand, to its category, or to all.",
     "suspended": "The grant is older than a backup that was restored, and not confirmed since.",
     "no_grant": "The resident has not granted it to this brand, to its category, or to all.",
     "channel": "The resident does not want to be reached over this channel.",
+    "place": "The resident is, or may be, at a place where the grant doesn't hold.",
     "quiet_hours": "The resident's zone is in hours in which they do not want to be reached.",
     "cool_down": "The same offer was made to the resident too short a time ago.",
     "cap_resident_day": "The offer's cap for one resident and day is reached.",

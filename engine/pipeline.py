@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from engine.advice import Adviser
+from engine.answers import answer, event_of, rejected
 from engine.changes import (
     Changes,
     ClaimMade,
@@ -29,13 +30,15 @@ from engine.changes import (
     OfferCount,
     ResidentState,
 )
+from engine.consent.floor import Floor
 from engine.consent.index import Entry, PreferenceIndex
 from engine.consent.lanes import offer_need
+from engine.consent.law import Laws
 from engine.consent.protection import Protection
 from engine.consent.record import Record
 from engine.consent.row import Row
 from engine.consent.zones import draw
-from engine.decision import Decision, Event, NextFix, OfferMade, Reject
+from engine.decision import Decision, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook
 from engine.offers.choice import Candidate, Circumstances, candidates, choose, furthest, ladder
 from engine.offers.codes import Namer
@@ -51,7 +54,6 @@ from geofences.transitions import Transition, accuracy_or_default
 
 _STALE: Final = Reject("stale", "This server may not know the latest preferences; try again.")
 _DOUBTFUL: Final = Reject("not_durable", "What was answered before is being read again; try again.")
-_NOTHING: Final[tuple[Event, ...]] = ()
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,13 +70,17 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """All that is needed to decide, held in memory by one owner, and the decision itself."""
 
-    def __init__(self, *, secret: bytes, settings: EngineSettings | None = None) -> None:
+    def __init__(
+        self, *, secret: bytes, settings: EngineSettings | None = None, laws: Laws | None = None
+    ) -> None:
         self.settings = settings or EngineSettings()
         self.fences = FenceIndex()
         self.book = OfferBook()
         self.preferences = PreferenceIndex()
         self.tracker = Tracker(self.fences, self.book, kept_fixes_max=self.settings.kept_fixes_max)
         self.residents = self.tracker.residents
+        self.preferences.whereabouts = self.tracker.whereabouts
+        self.floor = Floor(laws or Laws())
         self.second_gate = SecondGate(self.book, self.preferences, self.tracker)
         self.adviser = Adviser(self.fences, self.book)
         self._settings_of: dict[str, ResidentSettings] = {}
@@ -105,27 +111,27 @@ class Engine:
     def _decide(self, ping: Ping, stale: bool) -> Decision:
         reject = refusal(ping, age_max_ms=self.settings.age_max_ms)
         if reject is not None:
-            return _rejected(ping, reject)
+            return rejected(ping, reject)
         if stale:
-            return _answer(ping, "", "shed", reject=_STALE)
+            return answer(ping, "", "shed", reject=_STALE)
         entry = self.preferences.entry(ping.resident, ping.received_ms)
         if entry is None or not entry.row.uses_location:
             self.tracker.forget(ping.resident)
-            return _answer(ping, "", "no_consent")
+            return answer(ping, "", "no_consent")
         resident = self.residents.get(ping.resident)
         if resident is None:
             resident = self.residents[ping.resident] = Resident(ping.resident)
             resident.row = entry.row
             resident.zones = self.tracker.zones.get(ping.resident)
         elif resident.doubtful:
-            return _answer(ping, "", "shed", reject=_DOUBTFUL)
+            return answer(ping, "", "shed", reject=_DOUBTFUL)
         elif resident.row is not entry.row:
             self.tracker.refilter(resident, entry.row)
         if resident.zones is not None and resident.zones.hides(
             ping.lon, ping.lat, accuracy_or_default(ping.accuracy_m)
         ):
             self.tracker.hide(resident)
-            return _answer(ping, "", "private_zone")
+            return answer(ping, "", "private_zone")
         resident.heard_ms = ping.received_ms
         key = order_key(ping)
         name = self._namer.decision(ping.resident, *key)
@@ -137,17 +143,17 @@ class Engine:
             # what a fix was given is not.
             again = resident.claim_of(name, ping.received_ms)
             if again is not None:
-                return _answer(ping, name, "duplicate", offer=again.made)
+                return answer(ping, name, "duplicate", offer=again.made)
         told = self.tracker.follow(resident, ping, key, entry.row)
         advice: NextFix | UnsetType = UNSET
         if ping.next_fix or self.settings.next_fix:
             advice = self.adviser.advise(resident, ping, entry.row)
         if not told:
-            return _answer(ping, name, "decided", next_fix=advice)
+            return answer(ping, name, "decided", next_fix=advice)
         made, withheld = self._offer(ping, name, resident, entry, told)
-        events = tuple(_event(t) for t in told)
+        events = tuple(event_of(t) for t in told)
         self.tracker.tell(ping.resident, entry.row, told, events)
-        return _answer(
+        return answer(
             ping, name, "decided", events=events, offer=made, withheld=withheld, next_fix=advice
         )
 
@@ -157,11 +163,11 @@ class Engine:
         """A fix that was sent before, or that others have overtaken."""
         again = resident.claim_of(name, ping.received_ms)
         if again is not None:
-            return _answer(ping, name, "duplicate", offer=again.made)
+            return answer(ping, name, "duplicate", offer=again.made)
         if resident.has_kept(key):
-            return _answer(ping, name, "duplicate")
+            return answer(ping, name, "duplicate")
         self.tracker.correct(resident, ping, key, row)
-        return _answer(ping, name, "late")
+        return answer(ping, name, "late")
 
     # -- offers -------------------------------------------------------------------------------
 
@@ -183,6 +189,8 @@ class Engine:
             now_ms=ping.received_ms,
             age_ms=ping.received_ms - ping.at_ms,
             mock=ping.mock,
+            at=self.tracker.whereabouts(resident.id),
+            forbidden=self.floor.forbidden,
         )
         found = candidates(told, told_now)
         chosen = choose(found, told_now)
@@ -314,12 +322,14 @@ class Engine:
         self.fences.put_many(fences)
         for fence in fences:
             self.book.forget_fence(fence.id)
+        self.floor.put_fences(fences)
         self.adviser.forget()
 
     def swap_fences(self, fences: FenceIndex) -> None:
         """Another index takes the place of the one so far, and gets what that held; O(1)."""
         self.fences.swap(fences)
         self.book.forget_fences()
+        self.floor.swap_fences(self.fences)
         self.adviser.forget()
 
     def drop_fence(self, fence_id: str) -> None:
@@ -350,7 +360,12 @@ class Engine:
         """A resident is new, or said something: in force from the next line on."""
         self._settings_of[resident_id] = settings
         entry = self.preferences.put(
-            resident_id, version, records, settings.timezone, now_ms=now_ms
+            resident_id,
+            version,
+            records,
+            settings.timezone,
+            now_ms=now_ms,
+            floor=self.floor.of(resident_id),
         )
         resident = self.residents.get(resident_id)
         if not entry.row.uses_location:
@@ -361,10 +376,15 @@ class Engine:
     def put_protection(self, resident_id: str, protection: Protection) -> None:
         """What protects a resident has changed: in force from the next line on."""
         self.tracker.draw(resident_id, draw(protection.zones))
+        floor = self.floor.put_age(resident_id, protection.age_band)
+        entry = self.preferences.put_floor(resident_id, floor)
+        if entry is not None and not entry.row.uses_location:
+            self.tracker.forget(resident_id)
 
     def drop_resident(self, resident_id: str) -> None:
         """A resident is no more known, which means no."""
         self.tracker.zones.pop(resident_id, None)
+        self.floor.drop(resident_id)
         self.preferences.drop(resident_id)
         self._settings_of.pop(resident_id, None)
         self.residents.pop(resident_id, None)
@@ -389,44 +409,3 @@ class Engine:
             "residents": len(self.preferences),
             "residents_remembered": len(self.residents),
         }
-
-
-def _answer(
-    ping: Ping,
-    name: str,
-    status: str,
-    *,
-    events: tuple[Event, ...] = _NOTHING,
-    offer: OfferMade | None = None,
-    withheld: str | None = None,
-    reject: Reject | UnsetType = UNSET,
-    next_fix: NextFix | UnsetType = UNSET,
-) -> Decision:
-    """The decision on a ping."""
-    return Decision(
-        name,
-        ping.resident,
-        ping.at_ms,
-        status,
-        events,
-        offer,
-        withheld,
-        UNSET if ping.id is None else ping.id,
-        reject,
-        next_fix,
-    )
-
-
-def _rejected(ping: Ping, reject: Reject) -> Decision:
-    """The answer to a ping that broke a limit; text that is no text is not repeated."""
-    answer = _answer(ping, "", "rejected", reject=reject)
-    try:
-        f"{ping.resident}{ping.id}".encode()
-    except UnicodeEncodeError:
-        return msgspec.structs.replace(answer, resident="", id=UNSET)
-    return answer
-
-
-def _event(told: Transition) -> Event:
-    """A transition as the client sees it."""
-    return Event(told.fence.id, told.kind, told.at_ms, told.confidence, told.dwell_s, told.assumed)

@@ -34,7 +34,7 @@ from geofences.transitions import (
     assumed_exit_ms,
     step,
 )
-from geofences.zones import Drawn
+from geofences.zones import Drawn, Whereabouts
 
 TOUCH_SOFT_MS: Final = 300_000
 """A resident who stays inside is written as seen after this long, and no answer waits for it."""
@@ -220,6 +220,15 @@ class Tracker:
         resident.forget_places(left)
         if newest is not None and len(left) < len(before):
             self.changes.presences[resident_id] = resident.presence_row(newest.fix.at_ms)
+
+    def whereabouts(self, resident_id: str) -> Whereabouts | None:
+        """Where a resident was last heard of; None: nobody can tell."""
+        resident = self.residents.get(resident_id)
+        newest = None if resident is None else resident.newest
+        if resident is None or newest is None or _is_restored(resident, newest):
+            return None
+        fix = newest.fix
+        return Whereabouts(resident.zones, fix.lon, fix.lat, fix.accuracy_m)
 
     def hide(self, resident: Resident) -> None:
         """A ping was private: all that is left of it is that no way is told that may run by it."""

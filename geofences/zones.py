@@ -1,7 +1,7 @@
 """Places that somebody keeps to themselves: whether a fix, a way or a fence comes near them."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -39,6 +39,19 @@ class Drawn(msgspec.Struct, frozen=True, eq=False):
             name not in self.named or touches(self.named[name], lon, lat, accuracy_m)
             for name in names
         )
+
+
+class Whereabouts(NamedTuple):
+    """Where somebody is, as far as a fix tells, and the zones that they drew."""
+
+    zones: Drawn | None
+    lon: float
+    lat: float
+    accuracy_m: float
+
+    def may_be_in(self, names: Iterable[str]) -> bool:
+        """Whether they are, or may be, in one of the zones named; one that is gone counts."""
+        return self.zones is None or self.zones.at(names, self.lon, self.lat, self.accuracy_m)
 
 
 def touches(zone: Fence, lon: float, lat: float, accuracy_m: float) -> bool:

@@ -24,6 +24,8 @@ class Asked(NamedTuple):
     channel: str = "push"
     now_ms: int = 0
     zone: str = "UTC"
+    outside: tuple[str, ...] | None = None
+    """The zones that the resident is surely not in; None: nobody can tell where they are."""
 
 
 OFFER = (("offers", "use", "precise_location"), ("offers", "contact", "contact_point"))
@@ -39,9 +41,11 @@ def answer(records: Sequence[Record], asked: Asked) -> str:
     contacts = [found for lane, found in grants.items() if lane[1] == "contact"]
     if not all(any(_on(g, asked.channel) for g in found) for found in contacts):
         return "channel"
-    if not all(
-        any(_on(g, asked.channel) and _in_hours(g, asked) for g in found) for found in contacts
-    ):
+    on_channel = [[g for g in found if _on(g, asked.channel)] for found in contacts]
+    here = [[g for g in found if _here(g, asked)] for found in on_channel]
+    if not all(here):
+        return "place"
+    if not all(any(_in_hours(g, asked) for g in found) for found in here):
         return "quiet_hours"
     return "allow"
 
@@ -72,7 +76,7 @@ def _denies(records: Sequence[Record], lane: Lane, asked: Asked) -> bool:
 
 
 def _grants(records: Sequence[Record], lane: Lane, asked: Asked) -> list[Record]:
-    """The grants of a lane to the brand that stand, have not expired and except no place."""
+    """The grants of a lane to the brand that stand and have not expired."""
     found = []
     for place, record in enumerate(records):
         if record.effect != "grant" or not _says(record, lane):
@@ -85,13 +89,20 @@ def _grants(records: Sequence[Record], lane: Lane, asked: Asked) -> list[Record]
             if _says(later, lane)
         )
         expired = record.expires_ms is not None and asked.now_ms >= record.expires_ms
-        if not taken and not expired and not (lane[1] == "contact" and record.places):
+        if not taken and not expired:
             found.append(record)
     return found
 
 
 def _on(grant: Record, channel: str) -> bool:
     return grant.channels is None or channel in grant.channels
+
+
+def _here(grant: Record, asked: Asked) -> bool:
+    """Whether the grant holds where the resident is: in none of its places, as far as is known."""
+    if not grant.places:
+        return True
+    return asked.outside is not None and set(grant.places) <= set(asked.outside)
 
 
 def _in_hours(grant: Record, asked: Asked) -> bool:

@@ -9,17 +9,24 @@ from engine.consent.lanes import offer_need
 from engine.consent.record import Record, record_id
 from engine.consent.row import FOREVER_MS, Row, Standing, compile_row, standing_of
 from engine.localtime import LocalClock, clock_of
+from geofences.zones import Whereabouts
 
 
 class Entry:
     """One resident in the index."""
 
-    __slots__ = ("clock", "next_change_at_ms", "reached_ms", "row", "standing", "version")
+    __slots__ = ("clock", "floor", "next_change_at_ms", "reached_ms", "row", "standing", "version")
 
     def __init__(
-        self, version: int, standing: tuple[Standing, ...], clock: LocalClock, reached_ms: int
+        self,
+        version: int,
+        standing: tuple[Standing, ...],
+        clock: LocalClock,
+        reached_ms: int,
+        floor: int,
     ) -> None:
         self.version = version
+        self.floor = floor
         self.standing = standing
         self.clock = clock
         self.row = Row()
@@ -36,19 +43,39 @@ class PreferenceIndex:
         self._rows: WeakValueDictionary[bytes, Row] = WeakValueDictionary()
         self.lease_until_mono_ms: Callable[[], int] = lambda: FOREVER_MS
         """Asks whoever follows the change feed; on the monotonic clock."""
+        self.whereabouts: Callable[[str], Whereabouts | None] = lambda _: None
+        """Asks whoever follows the residents where one is; None: nobody can tell."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def put(
-        self, resident: str, version: int, records: Iterable[Record], timezone: str, *, now_ms: int
+        self,
+        resident: str,
+        version: int,
+        records: Iterable[Record],
+        timezone: str,
+        *,
+        now_ms: int,
+        floor: int = 0,
     ) -> Entry:
-        """Take over all that a resident said; replaces what was known."""
+        """Take over all that a resident said; replaces what was known.
+
+        `floor` are the lanes that the law denies for the resident.
+        """
         before = self._entries.get(resident)
         reached_ms = now_ms if before is None else before.reached_ms
-        entry = Entry(version, tuple(standing_of(records)), clock_of(timezone), reached_ms)
+        entry = Entry(version, tuple(standing_of(records)), clock_of(timezone), reached_ms, floor)
         self._compile(entry, now_ms)
         self._entries[resident] = entry
+        return entry
+
+    def put_floor(self, resident: str, floor: int) -> Entry | None:
+        """Other lanes than before are denied to a resident by the law; None: unknown."""
+        entry = self._entries.get(resident)
+        if entry is not None and entry.floor != floor:
+            entry.floor = floor
+            self._compile(entry, entry.reached_ms)
         return entry
 
     def drop(self, resident: str) -> None:
@@ -93,7 +120,12 @@ class PreferenceIndex:
         return entry.row.refusal(
             need, brand, categories, deny_categories
         ) or entry.row.contact_refusal(
-            need, brand, categories, channel, entry.clock.at(now_ms).hour_of_week
+            need,
+            brand,
+            categories,
+            channel,
+            entry.clock.at(now_ms).hour_of_week,
+            self.whereabouts(resident),
         )
 
     def redeemable(
@@ -143,7 +175,9 @@ class PreferenceIndex:
     def _compile(self, entry: Entry, now_ms: int) -> None:
         """Bring an entry's row up to now; rows of equal content are one object."""
         entry.reached_ms = max(entry.reached_ms, now_ms)
-        row, entry.next_change_at_ms = compile_row(entry.standing, entry.reached_ms)
+        row, entry.next_change_at_ms = compile_row(
+            entry.standing, entry.reached_ms, entry.floor
+        )
         entry.row = self._rows.setdefault(msgspec.msgpack.encode(_key(row)), row)
 
 

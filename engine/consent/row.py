@@ -6,14 +6,15 @@ The rule is default deny, any no wins, order is irrelevant (as in Cedar, where i
 
     lease on the change feed run out                            -> stale
     no row                                                      -> no_record
-    need & (floor | denies for all, the brand, a category)      -> denied
+    need & floor                                                -> law
+    need & (denies for all, the brand, a category)              -> denied
     need & ~(grants for all, the brand, a category)             -> no_grant, or suspended
-    contact: no such grant for the channel, for the hour        -> channel, quiet_hours
+    contact: no such grant for the channel, place, hour         -> channel, place, quiet_hours
     else allowed
 
-Channels and hours belong to the grant that names them: contact is allowed if one grant that
-applies allows it on this channel at this hour. So what a grant adds goes with it, and taking a
-grant away never allows what was not allowed before.
+Channels, hours and places belong to the grant that names them: contact is allowed if one grant that
+applies allows it on this channel, here, at this hour. So what a grant adds goes with it, and taking
+a grant away never allows what was not allowed before.
 
 A row is immutable and shared by all residents whose records come to the same.
 """
@@ -32,6 +33,7 @@ from engine.consent.lanes import (
     lanes,
 )
 from engine.consent.record import SUSPENSIONS, Record, Scope, WeekWindow
+from geofences.zones import Whereabouts
 
 FOREVER_MS: Final = 1 << 62
 
@@ -76,6 +78,8 @@ class Reach(NamedTuple):
     """Bits of the channels."""
     week: int
     """Hours of the week, as from `week_mask`."""
+    places: tuple[str, ...] = ()
+    """Names of the resident's zones in which it does not hold, sorted."""
 
 
 Reaches = tuple[Reach, ...]
@@ -130,7 +134,7 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
         for category in deny_categories:
             denies |= self.deny_category.get(category, 0)
         if need & denies:
-            return "denied"
+            return "law" if need & self.floor else "denied"
         if missing := need & ~grants:
             return "suspended" if missing & self.suspended else "no_grant"
         return None
@@ -142,8 +146,9 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
         categories: Sequence[str],
         channel: str,
         hour_of_week: int,
+        at: Whereabouts | None = None,
     ) -> str | None:
-        """Why a brand may not reach the resident this way at this hour, or None.
+        """Why a brand may not reach the resident this way, here, at this hour, or None.
 
         Args:
             need: lanes, of which those of contact are looked at; `refusal` has let them pass.
@@ -151,19 +156,26 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             categories: as for `refusal`.
             channel: one of `lanes.CHANNELS`.
             hour_of_week: in the resident's zone; 0 is Monday 00:00 to 00:59.
+            at: where the resident is; None: nobody can tell, so that a grant that excepts places
+                holds nowhere.
         """
         bit = CHANNEL_BIT[channel]
-        on_channel = in_hours = 0
+        on_channel = here = in_hours = 0
         for reaches in self._reaches(brand, categories):
-            for held, channels, week in reaches:
+            for held, channels, week, places in reaches:
                 if channels & bit:
                     on_channel |= held
+                    if places and (at is None or at.may_be_in(places)):
+                        continue
+                    here |= held
                     if week >> hour_of_week & 1:
                         in_hours |= held
         need &= _CONTACT
         if not need & ~in_hours:
             return None
-        return "channel" if need & ~on_channel else "quiet_hours"
+        if need & ~on_channel:
+            return "channel"
+        return "place" if need & ~here else "quiet_hours"
 
     def _reaches(self, brand: str, categories: Sequence[str]) -> Iterator[Reaches]:
         """Those that apply to a brand."""
@@ -213,11 +225,13 @@ def _less(old: Standing, record: Record, said: int) -> Standing:
     return Standing(old.record, old.lanes & ~said, old.suspended) if touched else old
 
 
-def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
+def compile_row(standing: Sequence[Standing], now_ms: int, floor: int = 0) -> tuple[Row, int]:
     """What standing records come to at an instant, and until when (a grant expires).
 
-    Where a grant of contact excepts places nobody can tell yet whether the resident is in one of
-    them, which means no: it grants no contact.
+    Args:
+        standing: of one resident, in any order.
+        now_ms: the instant.
+        floor: lanes that the law denies; those that a browser's signal denies are added.
     """
     by_scope: dict[tuple[str, str], dict[str, int]] = {}
     reach: dict[tuple[str, str], set[Reach]] = {}
@@ -234,14 +248,14 @@ def compile_row(standing: Sequence[Standing], now_ms: int) -> tuple[Row, int]:
             continue
         kind, name = _kind_and_name(record.scope)
         if record.effect == "grant" and said & _CONTACT:
-            if record.places:
-                said &= ~_CONTACT
-            else:
-                reach.setdefault((kind, name), set()).add(_reach(record, said & _CONTACT))
+            reach.setdefault((kind, name), set()).add(_reach(record, said & _CONTACT))
+        if record.actor == "signal" and record.effect == "deny" and record.scope.all:
+            floor |= said
+            continue
         sparse = by_scope.setdefault((record.effect, kind), {})
         sparse[name] = sparse.get(name, 0) | said
     reaches = {scope: tuple(sorted(held)) for scope, held in reach.items()}
-    return _row(by_scope, reaches, suspended), next_change
+    return _row(by_scope, reaches, suspended, floor), next_change
 
 
 def _kind_and_name(scope: Scope) -> tuple[str, str]:
@@ -257,13 +271,15 @@ def _reach(record: Record, contact: int) -> Reach:
     """What a grant of contact says of channels and hours."""
     names = CHANNEL_BIT if record.channels is None else set(record.channels)
     hours = _WEEK_DEFAULT_MASK if record.week is None else week_mask(record.week)
-    return Reach(contact, sum(CHANNEL_BIT[name] for name in names), hours)
+    places = tuple(sorted(set(record.places)))
+    return Reach(contact, sum(CHANNEL_BIT[name] for name in names), hours, places)
 
 
 def _row(
     by_scope: dict[tuple[str, str], dict[str, int]],
     reach: dict[tuple[str, str], Reaches],
     suspended: int,
+    floor: int,
 ) -> Row:
     """Put the parts together, with the two shortcuts that the hot path takes."""
     grant_all = by_scope.get(("grant", "all"), {}).get("", 0)
@@ -274,11 +290,12 @@ def _row(
     for sparse in (by_scope.get(("grant", "category"), {}), by_scope.get(("grant", "brand"), {})):
         for granted in sparse.values():
             grants |= granted
-    denied_somewhere = deny_all
+    denied_somewhere = floor | deny_all
     for sparse in (deny_category, deny_brand):
         for denied in sparse.values():
             denied_somewhere |= denied
     return Row(
+        floor=floor,
         grant_all=grant_all,
         deny_all=deny_all,
         suspended=suspended,
@@ -289,6 +306,6 @@ def _row(
         reach_all=reach.get(("all", ""), ()),
         reach_category={name: held for (kind, name), held in reach.items() if kind == "category"},
         reach_brand={name: held for (kind, name), held in reach.items() if kind == "brand"},
-        uses_location=bool(grants & USE_LOCATION & ~deny_all),
+        uses_location=bool(grants & USE_LOCATION & ~(floor | deny_all)),
         matches_all=not MATCH_NEED & (denied_somewhere | ~grant_all),
     )

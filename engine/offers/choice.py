@@ -1,6 +1,6 @@
 """Take the events of one ping through the ladder of gates and choose at most one offer."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -22,6 +22,7 @@ from engine.offers.gates import (
 from engine.offers.offer import Offer
 from engine.residents import Resident, ResidentSettings
 from geofences.transitions import Transition
+from geofences.zones import Whereabouts
 
 AGE_FOR_OFFER_MAX_MS: Final = 120_000
 """Older fixes tell events, but the resident may be elsewhere by now."""
@@ -60,6 +61,9 @@ class Circumstances(NamedTuple):
     age_ms: int
     mock: bool
     """The phone says that the position is made up."""
+    at: Whereabouts | None = None
+    forbidden: Container[str] = ()
+    """Fences at which the law lets nobody make an offer."""
 
 
 def candidates(events: Sequence[Transition], told: Circumstances) -> list[Candidate]:
@@ -115,6 +119,8 @@ def _withheld(offer: Offer, event: Transition, told: Circumstances) -> str | Non
         return "too_old"
     if told.mock:
         return "mock_position"
+    if event.fence.id in told.forbidden:
+        return "law"
     local = told.entry.clock.at(told.now_ms)
     row, book = told.entry.row, told.book
     brand_categories = book.categories(offer.brand)
@@ -122,7 +128,9 @@ def _withheld(offer: Offer, event: Transition, told: Circumstances) -> str | Non
     need = offer_need(offer.purpose)
     if reason := row.refusal(
         need, offer.brand, categories, brand_categories
-    ) or row.contact_refusal(need, offer.brand, categories, offer.channel, local.hour_of_week):
+    ) or row.contact_refusal(
+        need, offer.brand, categories, offer.channel, local.hour_of_week, told.at
+    ):
         return reason
     brand = book.brands.get(offer.brand)
     resident = told.resident
