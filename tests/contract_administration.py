@@ -13,6 +13,7 @@ from engine.store.kept import KEPT_MS, Kept, KeptAnswer
 from engine.store.port import (
     BrandRow,
     Expected,
+    FencePage,
     ForeignBrand,
     Redemption,
     ResidentRow,
@@ -144,6 +145,28 @@ class AdministrationContract:
             ("fence", "door", 2, "updated"),
         ]
         assert await store.delete_fence("door", by=merchant)
+
+    async def test_fences_come_in_pages(self, store: Store, other: Store) -> None:
+        """By id, of whom they are asked for, and never more bytes than that and one fence."""
+        given = [fence(f"f{n}", b"x" * 10, "cafe" if n % 2 else "bank") for n in range(9)]
+        await other.put_fences([*given, fence("A", b"y" * 99)])
+
+        async def page(**asked: object) -> tuple[list[str], bool]:
+            defaults = {"limit": 100, "bytes_max": 10_000}
+            rows, more = await store.page_fences(msgspec.convert(defaults | asked, FencePage))
+            assert all(row.version == 1 and row.feature for row in rows)
+            return [row.id for row in rows], more
+
+        assert await page() == (["A", *(f"f{n}" for n in range(9))], False)
+        assert await page(limit=2) == (["A", "f0"], True)
+        assert await page(after="f6", limit=2) == (["f7", "f8"], False)
+        assert await page(after="f8") == ([], False)
+        assert await page(brands=("bank",), after="f1", limit=3) == (["f2", "f4", "f6"], True)
+        assert await page(brands=()) == ([], False)
+        assert await page(ids=("f3", "none", "f2", "f5"), after="f2") == (["f3", "f5"], False)
+        assert await page(bytes_max=1) == (["A"], True)
+        assert await page(after="A", bytes_max=30) == (["f0", "f1", "f2"], True)
+        assert await page(after="A", bytes_max=31, limit=4) == (["f0", "f1", "f2", "f3"], True)
 
     async def test_of_two_brands_one_makes_a_thing(self, store: Store, other: Store) -> None:
         """Both at once, a single write against an import."""

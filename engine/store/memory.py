@@ -29,6 +29,7 @@ from engine.store.port import (
     ClaimRecord,
     Committed,
     Expected,
+    FencePage,
     FenceRow,
     KeyRow,
     OfferRow,
@@ -114,6 +115,21 @@ class MemoryStore(MemoryNodes, MemoryPruning, MemoryGuards, MemoryRights, Memory
     async def read_fences(self, ids: list[str]) -> list[FenceRow]:
         """Those that exist, by id."""
         return list(_those(self._open_shared().fences, ids))
+
+    async def page_fences(self, asked: FencePage) -> tuple[list[FenceRow], bool]:
+        """Some fences by id, and whether more follow."""
+        fences = self._open_shared().fences
+        ids = sorted(
+            one
+            for one in (fences if asked.ids is None else {*asked.ids} & fences.keys())
+            if one > asked.after and (asked.brands is None or fences[one].brand in asked.brands)
+        )
+        page: list[FenceRow] = []
+        size = 0
+        while len(page) < min(len(ids), asked.limit) and size < asked.bytes_max:
+            page.append(fences[ids[len(page)]])
+            size += len(page[-1].feature)
+        return page, len(page) < len(ids)
 
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those that exist, by id."""

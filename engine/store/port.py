@@ -85,6 +85,18 @@ class FenceRow(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
 
 
+class FencePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Which fences are asked for."""
+
+    after: str = ""
+    """Only those with a greater id."""
+    ids: tuple[str, ...] | None = None
+    brands: tuple[str, ...] | None = None
+    limit: int
+    bytes_max: int
+    """No more fences follow one with which the page has as many bytes."""
+
+
 class BrandRow(msgspec.Struct, frozen=True):
     """A brand and its version from 1."""
 
@@ -252,6 +264,9 @@ class Store(EventStore, PruneStore, GuardStore, NodeStore, RightsStore, Protocol
 
     async def read_fences(self, ids: list[str]) -> list[FenceRow]:
         """Those of the fences that exist, by id."""
+
+    async def page_fences(self, asked: FencePage) -> tuple[list[FenceRow], bool]:
+        """Some fences by id, at least one if there are any, and whether more follow."""
 
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those of the offers that exist, by id."""

@@ -27,6 +27,7 @@ from engine.store.port import (
     ClaimRecord,
     Committed,
     Expected,
+    FencePage,
     FenceRow,
     KeyRow,
     OfferRow,
@@ -130,6 +131,11 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
     async def read_fences(self, ids: list[str]) -> list[FenceRow]:
         """Those that exist, by id."""
         return [rows.fence_row(row) for row in await self._wire.fetch("read_fences", ids)]
+
+    async def page_fences(self, asked: FencePage) -> tuple[list[FenceRow], bool]:
+        """Some fences by id, and whether more follow."""
+        found = await self._wire.fetch("page_fences", *msgspec.structs.astuple(asked))
+        return [rows.fence_row(row) for row in found], bool(found) and found[0]["more"]
 
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those that exist, by id."""

@@ -1,7 +1,8 @@
 """Fences: places in, places out, and the plain question of which of them cover a position."""
 
 import asyncio
-from itertools import chain
+from heapq import merge
+from itertools import groupby, islice
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -9,19 +10,21 @@ import orjson
 from msgspec import Meta
 
 from engine.store.audit import Author
-from engine.store.port import FenceRow, KeyRow, VersionMoved
+from engine.store.port import FencePage, FenceRow, KeyRow, VersionMoved
 from engine.web.auth import check_brand, may_see
 from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import Cursor, Id, Limit, Position
 from engine.web.live import etag, live_in_city
-from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
+from engine.web.paging import LIMIT_DEFAULT, Page, read_cursor, write_cursor
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
 from geofences.fence import BBox, Fence, FenceRejected
 from geofences.geojson import parse_fence, to_feature
 
 POSITIONS_MAX: Final = 10_000
+PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""A page of fences ends with the one that makes it as long: one alone may have 4 MiB."""
 
 Box = Annotated[str, Meta(max_length=120, description="`west,south,east,north`, degrees.")]
 
@@ -158,13 +161,35 @@ async def list_fences(
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor | None = None,
 ) -> Answer[Page[Feature]]:
-    """List fences by id, those that may touch a box or all; a merchant sees its own."""
-    index = ctx.engine.fences
-    found = index if bbox is None else chain.from_iterable(map(index.within_box, _boxes(bbox)))
-    ids, following = page_ids({f.id for f in found if may_see(key, f.brand)}, limit, cursor)
-    rows = sorted(await ctx.store.read_fences(ids), key=lambda row: row.id)
+    """List fences by id, those that may touch a box or all; a merchant sees its own.
+
+    A page of very large fences has fewer than `limit`.
+    """
+    after = "" if cursor is None else read_cursor(cursor)
+    asked = FencePage(
+        after=after,
+        ids=None if bbox is None else _ids_within(ctx, key, bbox, after, limit + 1),
+        brands=None if key.role == "operator" else key.brands,
+        limit=limit,
+        bytes_max=PAGE_BYTES_MAX,
+    )
+    rows, more = await ctx.store.page_fences(asked)
+    following = write_cursor(rows[-1].id) if more else None
     page = Page(tuple(msgspec.Raw(row.feature) for row in rows), following)
     return Answer(msgspec.Raw(msgspec.json.encode(page)))
+
+
+def _ids_within(
+    ctx: Context, key: KeyRow, bbox: str, after: str, count_max: int
+) -> tuple[str, ...]:
+    """The first ids of fences after one that may touch a box and are the caller's business."""
+    found = merge(*(map(_id_brand, ctx.engine.fences.within_box(box)) for box in _boxes(bbox)))
+    mine = (id_ for id_, brand in found if id_ > after and may_see(key, brand))
+    return tuple(islice((id_ for id_, _ in groupby(mine)), count_max))
+
+
+def _id_brand(fence: Fence) -> tuple[str, str]:
+    return fence.id, fence.brand
 
 
 def _boxes(text: str) -> list[BBox]:
