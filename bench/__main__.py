@@ -1,6 +1,6 @@
 """``python -m bench``: run all benchmarks, print one table, exit with 1 when over budget.
 
-A full run takes about five minutes. Ctrl-C ends it and whatever it has started.
+A full run takes about six minutes. Ctrl-C ends it and whatever it has started.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import commit, decide, match, next_fix, serve
+from bench import commit, decide, match, next_fix, serve, streams
 from bench.leftovers import end_by_signal
 from bench.table import Row, conditions, lines, over_budget, read_budgets
 from bench.timing import progress
@@ -31,6 +31,11 @@ def full() -> Benchmarks:
             lambda: decide.run(fences=100_000, residents=RESIDENTS, rounds=3),
         ],
         "serve": [lambda: serve.run(fences=10_000, residents=RESIDENTS, rounds=4)],
+        "streams": [
+            lambda: streams.run(
+                fences=10_000, residents=RESIDENTS, rounds=3, readers=100, rows=20_000
+            )
+        ],
         "commit": [lambda: commit.run(residents=RESIDENTS, seconds=5.0)],
         "next_fix": [lambda: next_fix.run(residents=200, shops=120, seconds=4 * 3_600)],
     }
@@ -42,6 +47,7 @@ def smoke() -> Benchmarks:
         "match": [lambda: match.run(fences=300, pings=200, brute_pings=50, rounds=2)],
         "decide": [lambda: decide.run(fences=300, residents=300, rounds=1)],
         "serve": [lambda: serve.run(fences=300, residents=300, rounds=1)],
+        "streams": [lambda: streams.run(fences=300, residents=300, rounds=1, readers=3, rows=300)],
         "commit": [lambda: commit.run(residents=100, seconds=0.3)],
         "next_fix": [lambda: next_fix.run(residents=10, shops=30, seconds=1_800)],
     }
@@ -55,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         "only",
         nargs="*",
         metavar="BENCHMARK",
-        help="match, decide, serve, commit, next_fix; default all",
+        help="match, decide, serve, streams, commit, next_fix; default all",
     )
     arguments = parser.parse_args(argv)
     benchmarks = smoke() if arguments.smoke else full()
