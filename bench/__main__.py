@@ -1,6 +1,6 @@
 """``python -m bench``: run all benchmarks, print one table, exit with 1 when over budget.
 
-A full run takes about six minutes. Ctrl-C ends it and whatever it has started.
+A full run takes about seven minutes. Ctrl-C ends it and whatever it has started.
 """
 
 import argparse
@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import commit, decide, match, next_fix, serve, streams
+from bench import commit, decide, match, next_fix, revoke, serve, streams
 from bench.leftovers import end_by_signal
 from bench.table import Row, conditions, lines, over_budget, read_budgets
 from bench.timing import progress
@@ -38,6 +38,7 @@ def full() -> Benchmarks:
         ],
         "commit": [lambda: commit.run(residents=RESIDENTS, seconds=5.0)],
         "next_fix": [lambda: next_fix.run(residents=200, shops=120, seconds=4 * 3_600)],
+        "revoke": [lambda: revoke.run(residents=200, withdrawals=1_200)],
     }
 
 
@@ -50,6 +51,7 @@ def smoke() -> Benchmarks:
         "streams": [lambda: streams.run(fences=300, residents=300, rounds=1, readers=3, rows=300)],
         "commit": [lambda: commit.run(residents=100, seconds=0.3)],
         "next_fix": [lambda: next_fix.run(residents=10, shops=30, seconds=1_800)],
+        "revoke": [lambda: revoke.run(residents=5, withdrawals=5)],
     }
 
 
@@ -61,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         "only",
         nargs="*",
         metavar="BENCHMARK",
-        help="match, decide, serve, streams, commit, next_fix; default all",
+        help="match, decide, serve, streams, commit, next_fix, revoke; default all",
     )
     arguments = parser.parse_args(argv)
     benchmarks = smoke() if arguments.smoke else full()
