@@ -19,8 +19,10 @@ a grant away never allows what was not allowed before.
 A row is immutable and shared by all residents whose records come to the same.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -85,8 +87,24 @@ class Reach(NamedTuple):
 Reaches = tuple[Reach, ...]
 
 
+class Sparse(msgspec.Struct, frozen=True, gc=False):
+    """What a row says of one category or one brand."""
+
+    grants: int = 0
+    denies: int = 0
+    reaches: Reaches = ()
+    """What the grants of contact say of channels and hours, sorted."""
+
+
+_NOTHING_SAID: Final = Sparse()
+_NOBODY: Final[Mapping[str, Sparse]] = MappingProxyType({})
+
+
 class Row(msgspec.Struct, frozen=True, weakref=True):
-    """What a resident's standing records come to. Categories and brands are sparse."""
+    """What a resident's standing records come to. Categories and brands are sparse.
+
+    Nothing in it changes, and what rows have in common they share: see decision 0008.
+    """
 
     floor: int = 0
     """Lanes that the law denies whatever the resident says."""
@@ -94,18 +112,40 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
     deny_all: int = 0
     suspended: int = 0
     """Lanes of grants that are suspended: they only tell why."""
-    grant_category: dict[str, int] = {}
-    deny_category: dict[str, int] = {}
-    grant_brand: dict[str, int] = {}
-    deny_brand: dict[str, int] = {}
     reach_all: Reaches = ()
     """What the grants of contact for all say of channels and hours, sorted."""
-    reach_category: dict[str, Reaches] = {}
-    reach_brand: dict[str, Reaches] = {}
+    categories: Mapping[str, Sparse] = _NOBODY
+    brands: Mapping[str, Sparse] = _NOBODY
     uses_location: bool = False
     """Whether anybody may use the precise location for anything: the first gate."""
     matches_all: bool = False
     """Whether the fences of every brand may see the position: spares asking brand by brand."""
+    standing: tuple["Held", ...] = ()
+    """What it was compiled of, where the index made it; in the order of their numbers."""
+
+    def granted_and_denied(
+        self,
+        brand: str,
+        categories: Sequence[str] = (),
+        deny_categories: Sequence[str] = (),
+    ) -> tuple[int, int]:
+        """The lanes granted to a brand and those denied it; the latter go before.
+
+        Args: as for `refusal`.
+        """
+        grants, denies = self.grant_all, self.floor | self.deny_all
+        if self.brands and (said := self.brands.get(brand)):
+            grants |= said.grants
+            denies |= said.denies
+        if self.categories:
+            for category in categories:
+                if said := self.categories.get(category):
+                    grants |= said.grants
+                    denies |= said.denies
+            for category in deny_categories:
+                if said := self.categories.get(category):
+                    denies |= said.denies
+        return grants, denies
 
     def refusal(
         self,
@@ -122,17 +162,7 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             categories: what the thing asked for belongs to; a grant for any of them counts.
             deny_categories: further categories of which a deny counts, but no grant.
         """
-        denies = self.floor | self.deny_all
-        grants = self.grant_all
-        if self.deny_brand:
-            denies |= self.deny_brand.get(brand, 0)
-        if self.grant_brand:
-            grants |= self.grant_brand.get(brand, 0)
-        for category in categories:
-            denies |= self.deny_category.get(category, 0)
-            grants |= self.grant_category.get(category, 0)
-        for category in deny_categories:
-            denies |= self.deny_category.get(category, 0)
+        grants, denies = self.granted_and_denied(brand, categories, deny_categories)
         if need & denies:
             return "law" if need & self.floor else "denied"
         if missing := need & ~grants:
@@ -180,11 +210,19 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
     def _reaches(self, brand: str, categories: Sequence[str]) -> Iterator[Reaches]:
         """Those that apply to a brand."""
         yield self.reach_all
-        if self.reach_brand:
-            yield self.reach_brand.get(brand, ())
-        if self.reach_category:
+        if self.brands:
+            yield self.brands.get(brand, _NOTHING_SAID).reaches
+        if self.categories:
             for category in categories:
-                yield self.reach_category.get(category, ())
+                yield self.categories.get(category, _NOTHING_SAID).reaches
+
+
+class Held(msgspec.Struct, frozen=True, weakref=True):
+    """What stands, as many residents have it: without who said it, when, and until when."""
+
+    number: bytes
+    """Eight bytes that no other has."""
+    standing: Standing
 
 
 def standing_of(records: Iterable[Record]) -> list[Standing]:
@@ -200,7 +238,7 @@ def standing_of(records: Iterable[Record]) -> list[Standing]:
         if record.effect in SUSPENSIONS:
             held = _suspended(held, record.effect == "suspend")
             continue
-        said = lanes(record.purpose, record.actions, record.data)
+        said = _lanes(record.purpose, record.actions, record.data)
         held = [left for old in held if (left := _less(old, record, said)).lanes]
         if record.effect != "withdraw":
             held.append(Standing(record, said))
@@ -233,8 +271,7 @@ def compile_row(standing: Sequence[Standing], now_ms: int, floor: int = 0) -> tu
         now_ms: the instant.
         floor: lanes that the law denies; those that a browser's signal denies are added.
     """
-    by_scope: dict[tuple[str, str], dict[str, int]] = {}
-    reach: dict[tuple[str, str], set[Reach]] = {}
+    parts: dict[str, dict[str, _Part]] = {"all": {}, "category": {}, "brand": {}}
     next_change, suspended = FOREVER_MS, 0
     for held in standing:
         record = held.record
@@ -247,15 +284,29 @@ def compile_row(standing: Sequence[Standing], now_ms: int, floor: int = 0) -> tu
             suspended |= said
             continue
         kind, name = _kind_and_name(record.scope)
-        if record.effect == "grant" and said & _CONTACT:
-            reach.setdefault((kind, name), set()).add(_reach(record, said & _CONTACT))
-        if record.actor == "signal" and record.effect == "deny" and record.scope.all:
-            floor |= said
+        part = parts[kind].get(name)
+        if part is None:
+            part = parts[kind][name] = _Part()
+        if record.effect == "deny":
+            if record.actor == "signal" and record.scope.all:
+                floor |= said
+            else:
+                part.denies |= said
             continue
-        sparse = by_scope.setdefault((record.effect, kind), {})
-        sparse[name] = sparse.get(name, 0) | said
-    reaches = {scope: tuple(sorted(held)) for scope, held in reach.items()}
-    return _row(by_scope, reaches, suspended, floor), next_change
+        if contact := said & _CONTACT:
+            part.reaches.add(_reach(record, contact))
+        part.grants |= said
+    return _row(parts, suspended, floor), next_change
+
+
+class _Part:
+    """What is gathered of one scope."""
+
+    __slots__ = ("denies", "grants", "reaches")
+
+    def __init__(self) -> None:
+        self.grants = self.denies = 0
+        self.reaches: set[Reach] = set()
 
 
 def _kind_and_name(scope: Scope) -> tuple[str, str]:
@@ -275,37 +326,50 @@ def _reach(record: Record, contact: int) -> Reach:
     return Reach(contact, sum(CHANNEL_BIT[name] for name in names), hours, places)
 
 
-def _row(
-    by_scope: dict[tuple[str, str], dict[str, int]],
-    reach: dict[tuple[str, str], Reaches],
-    suspended: int,
-    floor: int,
-) -> Row:
+def _row(parts: dict[str, dict[str, _Part]], suspended: int, floor: int) -> Row:
     """Put the parts together, with the two shortcuts that the hot path takes."""
-    grant_all = by_scope.get(("grant", "all"), {}).get("", 0)
-    deny_all = by_scope.get(("deny", "all"), {}).get("", 0)
-    deny_category = by_scope.get(("deny", "category"), {})
-    deny_brand = by_scope.get(("deny", "brand"), {})
-    grants = grant_all
-    for sparse in (by_scope.get(("grant", "category"), {}), by_scope.get(("grant", "brand"), {})):
-        for granted in sparse.values():
-            grants |= granted
-    denied_somewhere = floor | deny_all
-    for sparse in (deny_category, deny_brand):
-        for denied in sparse.values():
-            denied_somewhere |= denied
+    for_all = parts["all"].get("") or _Part()
+    grants, denied_somewhere = for_all.grants, for_all.denies | floor
+    for part in (*parts["category"].values(), *parts["brand"].values()):
+        grants |= part.grants
+        denied_somewhere |= part.denies
     return Row(
-        floor=floor,
-        grant_all=grant_all,
-        deny_all=deny_all,
-        suspended=suspended,
-        grant_category=by_scope.get(("grant", "category"), {}),
-        deny_category=deny_category,
-        grant_brand=by_scope.get(("grant", "brand"), {}),
-        deny_brand=deny_brand,
-        reach_all=reach.get(("all", ""), ()),
-        reach_category={name: held for (kind, name), held in reach.items() if kind == "category"},
-        reach_brand={name: held for (kind, name), held in reach.items() if kind == "brand"},
-        uses_location=bool(grants & USE_LOCATION & ~(floor | deny_all)),
-        matches_all=not MATCH_NEED & (denied_somewhere | ~grant_all),
+        floor=_same(floor),
+        grant_all=_same(for_all.grants),
+        deny_all=_same(for_all.denies),
+        suspended=_same(suspended),
+        reach_all=_same(tuple(sorted(for_all.reaches))),
+        categories=_sparse(parts["category"]),
+        brands=_sparse(parts["brand"]),
+        uses_location=bool(grants & USE_LOCATION & ~(for_all.denies | floor)),
+        matches_all=not MATCH_NEED & (denied_somewhere | ~for_all.grants),
     )
+
+
+def _sparse(parts: dict[str, _Part]) -> Mapping[str, Sparse]:
+    """The parts by name, of which equal ones are one object."""
+    if not parts:
+        return _NOBODY
+    return {
+        name: _same(Sparse(part.grants, part.denies, tuple(sorted(part.reaches))))
+        for name, part in parts.items()
+    }
+
+
+Value = TypeVar("Value", bound=Hashable)
+
+SAME_MAX: Final = 10_000
+"""Values that are looked among; of more kinds than that, some are held twice."""
+
+
+@lru_cache(maxsize=SAME_MAX, typed=True)
+def _known(value: Hashable) -> Hashable:
+    return value
+
+
+def _same(value: Value) -> Value:
+    """The one object of its kind for equal immutable values, so that rows share it."""
+    return cast("Value", _known(value))
+
+
+_lanes: Final = lru_cache(maxsize=SAME_MAX)(lanes)

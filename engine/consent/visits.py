@@ -24,12 +24,7 @@ def shared_visits(row: Row, brand: str, categories: Sequence[str]) -> int:
         brand: whose fence it is.
         categories: of the brand.
     """
-    grants = row.grant_all | row.grant_brand.get(brand, 0)
-    denies = row.floor | row.deny_all | row.deny_brand.get(brand, 0)
-    if row.grant_category or row.deny_category:
-        for category in categories:
-            grants |= row.grant_category.get(category, 0)
-            denies |= row.deny_category.get(category, 0)
+    grants, denies = row.granted_and_denied(brand, categories)
     return SHARED_VISIT & grants & ~denies
 
 
