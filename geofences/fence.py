@@ -4,7 +4,8 @@ Longitude comes before latitude, degrees on WGS84. The same meridian is written 
 everything here means both when it says one.
 """
 
-from typing import NamedTuple, Protocol, TypeAlias
+import math
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 import shapely
@@ -57,14 +58,42 @@ class Corridor(Area, frozen=True, eq=False):
     """Whether it came as a MultiLineString."""
 
 
+class Shell(NamedTuple):
+    """Two balls around a place in space that settle most questions about a shape.
+
+    Every position of the globe nearer than `near_m` is covered, none farther than `far_m` is, in
+    straight metres through the earth; between the two only the ruler knows.
+    """
+
+    x: float
+    y: float
+    z: float
+    near_m: float
+    """0 where nothing is known to be covered."""
+    far_m: float
+
+
+EVERYWHERE: Final = Shell(0.0, 0.0, 0.0, math.inf, math.inf)
+"""Settles that all is covered."""
+UNSETTLED: Final = Shell(0.0, 0.0, 0.0, 0.0, math.inf)
+"""Settles nothing."""
+
+
 class Ruler(Protocol):
     """What a shape has precomputed to answer questions about a position fast.
 
     Positions are finite and in range; `measure` checks that once for all rulers.
     """
 
+    @property
+    def shell(self) -> Shell:
+        """What settles most questions without asking on."""
+
     def covers(self, lon: float, lat: float) -> bool:
         """Whether the position lies in the shape or on its boundary."""
+
+    def depth_bounds_m(self, lon: float, lat: float) -> tuple[float, float]:
+        """Between what `depth_m` surely lies; what is outside by a bound is not covered."""
 
     def depth_m(self, lon: float, lat: float) -> float:
         """Signed metres to the boundary, positive inside."""

@@ -21,6 +21,9 @@ from pyproj import Geod
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
+Space: TypeAlias = tuple[float, float, float]
+"""A place in space: metres from the earth's centre; see `ecef`."""
+
 EQUATOR_RADIUS_M = 6_378_137.0
 FLATTENING = 1 / 298.257223563
 ECCENTRICITY_2 = FLATTENING * (2 - FLATTENING)
@@ -35,7 +38,7 @@ _POLAR = 1 - ECCENTRICITY_2
 _sin, _cos, _sqrt = math.sin, math.cos, math.sqrt
 
 
-def ecef(lon: float, lat: float) -> tuple[float, float, float]:
+def ecef(lon: float, lat: float) -> Space:
     """Place a position in space: metres from the earth's centre, height 0. About 0.25 us.
 
     Rounding moves it by a few nanometres at most.

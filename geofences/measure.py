@@ -10,9 +10,10 @@ import msgspec
 import shapely
 
 from geofences.boundary import Polygonal, survey
-from geofences.fence import Area, BBox, Circle, Corridor, Fence, Ruler
+from geofences.fence import Area, BBox, Circle, Corridor, Fence, Ruler, Shell
 from geofences.globe import (
     CURVATURE_RADIUS_MIN_M,
+    Space,
     arc_m,
     ecef,
     geodesic_m,
@@ -58,6 +59,29 @@ def depth_m(fence: Fence, lon: float, lat: float) -> float:
     return fence.ruler.depth_m(lon, lat)
 
 
+def is_farther(fence: Fence, lon: float, lat: float, place: Space, away_m: float) -> bool:
+    """Whether a position lies outside a fence and more than so many metres from it.
+
+    The same as `-depth_m(...) > away_m` for away_m >= 0, and cheaper where the shell tells.
+
+    Args:
+        lon, lat: finite and in range.
+        place: the same position in space, as `globe.ecef` has it.
+        away_m: metres, up to 10 km.
+    """
+    cx, cy, cz, near_m, far_m = fence.ruler.shell
+    chord_m = math.dist(place, (cx, cy, cz))
+    if chord_m - far_m > away_m:
+        return True
+    # An arc of 10 km is a millimetre longer than its chord.
+    if near_m > 0.0 and chord_m - near_m < away_m - 0.01 and chord_m < 10_000.0:
+        return False
+    least_m, most_m = fence.ruler.depth_bounds_m(lon, lat)
+    if -least_m < away_m or -most_m > away_m:
+        return -most_m > away_m
+    return -fence.ruler.depth_m(lon, lat) > away_m
+
+
 def meets(fence: Fence, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
     """Whether the straight short-way segment between two fixes meets the fence, touching included.
 
@@ -98,56 +122,56 @@ def make_fence(
 class Rim(msgspec.Struct, frozen=True):
     """The ruler of a circle: its centre in space, and the chords between which there is doubt.
 
-    Nearer than `near_2` is inside and farther than `far_2` is outside, whatever the geodesic;
-    between, pyproj decides. See `globe` for why. The ring between is 2 um wide for a shop and
-    1 m wide at 100 km.
+    Nearer than the shell's `near_m` is inside and farther than its `far_m` is outside, whatever
+    the geodesic; between, pyproj decides. See `globe` for why. The ring between is 2 um wide for a
+    shop and 1 m wide at 100 km.
     """
 
-    x: float
-    y: float
-    z: float
-    near_2: float
-    far_2: float
+    shell: Shell
     circle: Circle
 
     @classmethod
     def of(cls, circle: Circle) -> "Rim":
         """Precompute the ruler of a circle."""
         twice_m = 2 * CURVATURE_RADIUS_MIN_M
-        near_m = twice_m * math.sin(circle.radius_m / twice_m) - _DOUBT_M
+        near_m = max(0.0, twice_m * math.sin(circle.radius_m / twice_m) - _DOUBT_M)
         far_m = circle.radius_m + _DOUBT_M
-        near_2 = near_m * near_m if near_m > 0 else -1.0
-        return cls(*ecef(circle.lon, circle.lat), near_2, far_m * far_m, circle)
+        return cls(Shell(*ecef(circle.lon, circle.lat), near_m, far_m), circle)
 
     def covers(self, lon: float, lat: float) -> bool:
         """Whether the geodesic distance from the centre is at most the radius."""
-        return self.covers_at(*ecef(lon, lat), lon, lat)
-
-    def covers_at(self, x: float, y: float, z: float, lon: float, lat: float) -> bool:
-        """As `covers`, for a position whose place in space is known already."""
-        dx, dy, dz = x - self.x, y - self.y, z - self.z
-        chord_2 = dx * dx + dy * dy + dz * dz
-        if chord_2 < self.near_2:
+        chord_m = self._chord_m(lon, lat)
+        if chord_m < self.shell.near_m:
             return True
-        if chord_2 > self.far_2:
+        if chord_m > self.shell.far_m:
             return False
         return self._distance_m(lon, lat) <= self.circle.radius_m
 
     def depth_m(self, lon: float, lat: float) -> float:
         """The radius less the distance from the centre."""
-        x, y, z = ecef(lon, lat)
-        dx, dy, dz = x - self.x, y - self.y, z - self.z
-        chord_2 = dx * dx + dy * dy + dz * dz
-        if self.near_2 <= chord_2 <= self.far_2:
+        chord_m = self._chord_m(lon, lat)
+        if self.shell.near_m <= chord_m <= self.shell.far_m:
             return self.circle.radius_m - self._distance_m(lon, lat)
-        return self.circle.radius_m - arc_m(math.sqrt(chord_2))
+        return self.circle.radius_m - arc_m(chord_m)
+
+    def depth_bounds_m(self, lon: float, lat: float) -> tuple[float, float]:
+        """The shell has said already what can be said without looking."""
+        return -math.inf, math.inf
+
+    def _chord_m(self, lon: float, lat: float) -> float:
+        """Straight metres through the earth to the centre."""
+        x, y, z = ecef(lon, lat)
+        cx, cy, cz, _, _ = self.shell
+        dx, dy, dz = x - cx, y - cy, z - cz
+        return math.sqrt(dx * dx + dy * dy + dz * dz)
 
     def meets(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether the segment's nearest position to the centre is covered, or one of its ends."""
         x0, y0, z0 = ecef(lon0, lat0)
         x1, y1, z1 = ecef(lon1, lat1)
         dx, dy, dz = x1 - x0, y1 - y0, z1 - z0
-        cx, cy, cz = self.x - x0, self.y - y0, self.z - z0
+        here = self.shell
+        cx, cy, cz = here.x - x0, here.y - y0, here.z - z0
         length_2 = dx * dx + dy * dy + dz * dz
         along = (cx * dx + cy * dy + cz * dz) / length_2 if length_2 else 0.0
         along = min(1.0, max(0.0, along))

@@ -22,7 +22,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from geofences.fence import Fence
-from geofences.measure import depth_m
+from geofences.globe import Space, ecef
+from geofences.measure import depth_m, is_farther
 
 ENTER_CONFIDENCE_MIN: Final = 0.75
 ENTER_ACCURACY_MAX_M: Final = 150.0
@@ -151,10 +152,13 @@ def step(
             if current(s.fence.id) is s.fence
         )
         stays, before = (), None
-    kept = _still_there(stays, fix, covering, current, told) if stays else ()
-    entered = _entered(kept, fix, covering, told) if covering else ()
-    if entered:
-        kept = tuple(sorted((*kept, *entered), key=_fence_id))
+    if _all_as_before(stays, covering):
+        kept = stays
+    else:
+        kept = _still_there(stays, fix, covering, current, told) if stays else ()
+        entered = _entered(kept, fix, covering, told) if covering else ()
+        if entered:
+            kept = tuple(sorted((*kept, *entered), key=_fence_id))
     if kept:
         kept = _dwelled(kept, fix, dwells_s, told)
     if met and before is not None:
@@ -164,6 +168,16 @@ def step(
 
 def _fence_id(stay: Stay) -> str:
     return stay.fence.id
+
+
+def _all_as_before(stays: Stays, covering: Sequence[Fence]) -> bool:
+    """Whether the stays are in just what covers the fix: the common case, and the cheap one."""
+    if len(stays) != len(covering):
+        return False
+    for stay, fence in zip(stays, covering, strict=True):
+        if stay.fence is not fence or stay.clear_fixes:
+            return False
+    return True
 
 
 def _still_there(
@@ -176,6 +190,7 @@ def _still_there(
     """The stays that go on; exits are told."""
     kept: list[Stay] = []
     changed = False
+    place: Space | None = None
     for stay in stays:
         fence = stay.fence
         if fence in covering:
@@ -189,27 +204,29 @@ def _still_there(
             if now is not None and _goes_on(fence, now, fix, covering):
                 kept.append(stay._replace(fence=now, clear_fixes=0))
             continue
-        away_m = -depth_m(fence, fix.lon, fix.lat)
-        clear = stay.clear_fixes + 1 if _is_clear(fence, away_m, fix) else 0
+        place = place or ecef(fix.lon, fix.lat)
+        clear = stay.clear_fixes + 1 if _is_clear(fence, fix, place) else 0
         if clear < EXIT_FIXES:
-            kept.append(stay._replace(clear_fixes=clear))
+            kept.append(Stay(fence, stay.entered_ms, stay.dwelled_s, clear))
         else:
             sd = noise_sd_m(fix.accuracy_m, fence.inradius_m)
-            outside = round(1.0 - probability_inside(-away_m, sd), 4)
+            inside = probability_inside(depth_m(fence, fix.lon, fix.lat), sd)
+            outside = round(1.0 - inside, 4)
             told.append(Transition(fence, "exit", fix.at_ms, outside))
     return tuple(kept) if changed else stays
 
 
-def _is_clear(fence: Fence, away_m: float, fix: Fix) -> bool:
+def _is_clear(fence: Fence, fix: Fix, place: Space) -> bool:
     """Whether the whole error circle of a fix lies outside the fence with its margin."""
-    return away_m - fix.accuracy_m > exit_margin_m(fence)
+    away_m = fix.accuracy_m + exit_margin_m(fence)
+    return is_farther(fence, fix.lon, fix.lat, place, away_m)
 
 
 def _goes_on(before: Fence, now: Fence, fix: Fix, covering: Sequence[Fence]) -> bool:
     """Whether a stay in an edited fence goes on in what the fence is now."""
     if now in covering:
         return True
-    return now.brand == before.brand and not _is_clear(now, -depth_m(now, fix.lon, fix.lat), fix)
+    return now.brand == before.brand and not _is_clear(now, fix, ecef(fix.lon, fix.lat))
 
 
 def _entered(
@@ -241,9 +258,11 @@ def _dwelled(
     marked: list[Stay] | None = None
     for place, stay in enumerate(kept):
         wanted = dwells_s(stay.fence)
-        if not wanted or stay.clear_fixes:
+        if not wanted or wanted[-1] <= stay.dwelled_s or stay.clear_fixes:
             continue
         stayed_ms = fix.at_ms - stay.entered_ms
+        if wanted[0] * 1_000 > stayed_ms:
+            continue
         due = [s for s in wanted if s > stay.dwelled_s and s * 1_000 <= stayed_ms]
         if not due:
             continue

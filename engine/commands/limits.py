@@ -16,6 +16,7 @@ from engine.store.port import RECENT_CLAIMS_MS
 from engine.store.room import LOG_BYTES_MAX, ROOM_BYTES_MIN
 from engine.web.fences import POSITIONS_MAX
 from engine.web.rate import BUCKETS_MAX
+from geofences.cells import CELLS_BYTES_MAX
 from geofences.corridor import WIDTH_MAX_M
 from geofences.transitions import ENTER_ACCURACY_MAX_M, SILENCE_MAX_MS
 
@@ -43,6 +44,7 @@ FIXED: Final = (
     ("Claims that are held whole in memory", f"{RECENT_CLAIMS_MS // _DAY} days", "only counted"),
     ("Width of a corridor", f"{WIDTH_MAX_M:,.0f} m", "is refused"),
     ("Positions of a covering question", f"{POSITIONS_MAX:,}", "is refused"),
+    ("Memory of the cells around fences", f"{CELLS_BYTES_MAX >> 20} MiB", "the oldest make room"),
     ("Keys whose rate is remembered", f"{BUCKETS_MAX:,}", "the fullest are forgotten"),
     ("Log of the embedded database", f"{LOG_BYTES_MAX // 1_000_000} MB, twice", "is emptied"),
     ("Restarts of the embedded database in a row", f"{RESTARTS_MAX}", "it is left alone"),

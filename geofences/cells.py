@@ -1,0 +1,164 @@
+"""The fences around a place, packed side by side: small cells, filled when first touched.
+
+A query of the R-tree walks nodes that lie anywhere in memory, and so do the fences that it finds:
+at 100,000 fences in a city most of a ping's time went into fetching them. Here all that is needed
+to tell most fences apart from a position lies in one piece, for every cell of 109 m in which
+somebody has been.
+"""
+
+import math
+import struct
+from collections.abc import Iterable
+from itertools import islice
+from typing import Final, TypeAlias
+
+from geofences.fence import EVERYWHERE, BBox, Fence, Shell
+from geofences.globe import metres_per_degree
+from geofences.tree import BoxTree
+
+Candidate: TypeAlias = tuple[float, float, float, float, float, int]
+"""A fence's shell (see `fence.Shell`), and its slot."""
+
+_PACKED: Final = struct.Struct("=5di")
+
+_PER_DEGREE: Final = 1_024
+"""Rows of cells a degree of latitude; a power of two, so that to scale by it is exact."""
+_COLUMN_BITS: Final = 19
+"""A row has less than 2**19 columns: 360 * 1,024."""
+_MARGIN: Final = 1 / 3
+"""A cell serves segments that end in it and begin at most this far outside, in cells: 36 m."""
+_LAT_MAX: Final = 85.0
+"""Nearer to a pole cells would grow thin, and the tree is asked."""
+_LON_MAX: Final = 179.9
+
+CELLS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Bytes that all cells may hold together. A city of 900 km2 with 100,000 fences comes to 100 MB,
+if somebody walks everywhere."""
+_LARGE_M: Final = 1_000.0
+"""Of a polygon that is larger than this it is worth asking whether it covers all of a cell."""
+_CELL_M: Final = 100.0
+"""No position of a cell is farther from its middle: a cell is 109 m by 120 m at most."""
+_SERVED_M: Final = 170.0
+"""No position of a segment that a cell serves is farther from the cell's middle."""
+
+
+def _columns(band: int) -> int:
+    """Columns of cells a degree of longitude, in a band of one degree of latitude."""
+    east_m, north_m = metres_per_degree(band - 89.5)
+    return max(1, int(_PER_DEGREE * min(1.0, east_m / north_m)))
+
+
+_COLUMNS: Final = tuple(_columns(band) for band in range(180))
+
+
+class Cells:
+    """The cells that somebody has been in since the fences around them last changed.
+
+    Args:
+        tree: where the candidates of a cell are found.
+        fences: by slot; the index's own list, which it changes in place.
+
+    Attributes:
+        bytes_held: by all cells together.
+    """
+
+    def __init__(self, tree: BoxTree, fences: list[Fence]) -> None:
+        self._tree = tree
+        self._fences = fences
+        self._packed: dict[int, bytes] = {}
+        self.bytes_held = 0
+
+    def around(
+        self, lon0: float, lat0: float, lon1: float, lat1: float
+    ) -> Iterable[Candidate] | None:
+        """Every fence that may cover the end of a segment or be met on the way, by fence id.
+
+        Args:
+            lon0, lat0, lon1, lat1: finite and in range.
+
+        Returns:
+            None where no cell serves the segment: it is too long, or at the seam or a pole.
+        """
+        if not (-_LAT_MAX < lat1 < _LAT_MAX and -_LON_MAX < lon1 < _LON_MAX):
+            return None
+        north = lat1 + 90.0
+        columns = _COLUMNS[int(north)]
+        row, column = int(north * _PER_DEGREE), int((lon1 + 180.0) * columns)
+        if lat0 != lat1 or lon0 != lon1:
+            up = (lat0 + 90.0) * _PER_DEGREE - row
+            along = (lon0 + 180.0) * columns - column
+            if not (-_MARGIN < up < 1 + _MARGIN and -_MARGIN < along < 1 + _MARGIN):
+                return None
+        key = row << _COLUMN_BITS | column
+        packed = self._packed.get(key)
+        if packed is None:
+            packed = self._fill(key)
+        return _PACKED.iter_unpack(packed)
+
+    def forget(self, boxes: Iterable[BBox]) -> None:
+        """A fence with these boxes has come or gone: what lies around it is looked up anew."""
+        for box in boxes:
+            rows = _span(box.south + 90.0, box.north + 90.0, _PER_DEGREE)
+            if len(rows) * (box.east - box.west) * _PER_DEGREE > len(self._packed):
+                gone = [key for key in self._packed if _touches(key, box)]
+            else:
+                gone = [
+                    row << _COLUMN_BITS | column for row in rows for column in _across(row, box)
+                ]
+            for key in gone:
+                self.bytes_held -= len(self._packed.pop(key, b""))
+
+    def _fill(self, key: int) -> bytes:
+        """Look up a cell's candidates and remember them; the oldest cells make room."""
+        row, column = divmod(key, 1 << _COLUMN_BITS)
+        high, wide = 1 / _PER_DEGREE, 1 / _COLUMNS[row // _PER_DEGREE]
+        lon, lat = (column + 0.5) * wide - 180.0, (row + 0.5) * high - 90.0
+        east, north = (0.5 + _MARGIN) * wide, (0.5 + _MARGIN) * high
+        slots = self._tree.meeting(lon - east, lat - north, lon + east, lat + north)
+        found = sorted((self._fences[slot].id, slot) for slot in set(slots))
+        packed = b"".join(
+            _PACKED.pack(*shell, slot)
+            for _, slot in found
+            if (shell := _shell_near(self._fences[slot], lon, lat)) is not None
+        )
+        self._packed[key] = packed
+        self.bytes_held += len(packed)
+        if self.bytes_held > CELLS_BYTES_MAX:
+            for old in list(islice(self._packed, 1 + len(self._packed) // 8)):
+                self.bytes_held -= len(self._packed.pop(old))
+        return packed
+
+
+def _shell_near(fence: Fence, lon: float, lat: float) -> Shell | None:
+    """The fence's shell as it is seen in the cell around a position; None: it is out of reach.
+
+    A country's boundary is far from most cells, which are then settled here once and for all.
+    """
+    shell = fence.ruler.shell
+    if shell.far_m <= _LARGE_M or shell.far_m - shell.near_m < 1.0:
+        return shell
+    depth_m = fence.ruler.depth_m(lon, lat)
+    # By what `depth_m` may err, with room to spare.
+    sure_m = 0.97 * abs(depth_m) - 0.5
+    if depth_m > 0.0 and sure_m > _CELL_M:
+        return EVERYWHERE
+    return None if depth_m < 0.0 and sure_m > _SERVED_M else shell
+
+
+def _span(low: float, high: float, per_degree: int) -> range:
+    """Which rows or columns may be served with something between two degrees, counted from 0."""
+    return range(max(0, math.floor(low * per_degree) - 2), math.floor(high * per_degree) + 3)
+
+
+def _across(row: int, box: BBox) -> range:
+    """The columns of a row that something in a box may concern."""
+    band = min(179, row // _PER_DEGREE)
+    return _span(box.west + 180.0, box.east + 180.0, _COLUMNS[band])
+
+
+def _touches(key: int, box: BBox) -> bool:
+    """Whether something in a box may concern a cell."""
+    row, column = divmod(key, 1 << _COLUMN_BITS)
+    return row in _span(box.south + 90.0, box.north + 90.0, _PER_DEGREE) and column in _across(
+        row, box
+    )
