@@ -11,6 +11,7 @@ import shutil
 import time
 import zoneinfo
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,6 +23,7 @@ from engine.app import OPERATOR_KEY_FILE
 from engine.config import Config
 from engine.store.cluster import SHARED, Cluster
 from engine.store.migrate import SchemaRefused, load_migrations, missing_of
+from engine.store.port import DAY_MS
 from engine.store.room import LOG_BYTES_MAX
 from engine.web.listening import Certificate
 
@@ -29,6 +31,7 @@ DISK_WARN_BYTES: Final = 2_000_000_000
 DISK_FAIL_BYTES: Final = 200_000_000
 CLOCK_WARN_MS: Final = 1_000
 CLOCK_FAIL_MS: Final = 10_000
+CERTIFICATE_WARN_DAYS: Final = 14
 ANSWER_S: Final = 5.0
 POSTGRES_MIN: Final = 140_000
 KEY_LETTERS_MIN: Final = 16
@@ -123,16 +126,25 @@ def operator_key(config: Config) -> Iterator[Finding]:
         yield Finding("key", "ok", f"{path} is for its owner alone")
 
 
-def certificate(config: Config) -> Iterator[Finding]:
-    """The certificate and its key, where TLS is asked for."""
+def certificate(config: Config, now_ms: int) -> Iterator[Finding]:
+    """The certificate and its key, where TLS is asked for, and how long it lasts."""
     if not config.tls_certificate:
         return
     try:
-        Certificate(config.tls_certificate, config.tls_key)
+        shown = Certificate(config.tls_certificate, config.tls_key)
+        ends_ms = shown.ends_ms()
     except OSError as error:
         yield Finding("tls", "fail", str(error), "put a PEM certificate and its own key there")
+        return
+    left_days, day = (ends_ms - now_ms) // DAY_MS, datetime.fromtimestamp(ends_ms / 1_000, tz=UTC)
+    what = f"{config.tls_certificate} and its key belong together; it ends on {day:%Y-%m-%d}"
+    fix = "renew it, put the new files there, and reload: systemctl reload passby, or SIGHUP"
+    if ends_ms <= now_ms:
+        yield Finding("tls", "fail", f"{config.tls_certificate} ended on {day:%Y-%m-%d}", fix)
+    elif left_days < CERTIFICATE_WARN_DAYS:
+        yield Finding("tls", "warn", f"{what}, in {left_days} days", fix)
     else:
-        yield Finding("tls", "ok", f"{config.tls_certificate} and its key belong together")
+        yield Finding("tls", "ok", what)
 
 
 def server(config: Config) -> Iterator[Finding]:
@@ -307,7 +319,7 @@ async def service(url: str, *, asked: bool) -> list[Finding]:
         ):
             told = await answer.json()
             checks = {name: (one["ok"], one["detail"]) for name, one in told["checks"].items()}
-            lag_s = await _lag_s(session, url)
+            lag_s, suspended = await _gauges(session, url)
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, OSError):
         what = f"nobody says at {url} whether they are ready"
         if not asked:
@@ -323,14 +335,29 @@ async def service(url: str, *, asked: bool) -> list[Finding]:
         if ok
         else Finding(f"service {name}", "fail", detail, fixes.get(name, "see the service's log"))
         for name, (ok, detail) in checks.items()
-    ] + [Finding("service lag", "ok", f"the feed was read to its end {lag_s:.1f} s ago")]
+    ] + [
+        Finding("service lag", "ok", f"the feed was read to its end {lag_s:.1f} s ago"),
+        _grants(suspended),
+    ]
 
 
-async def _lag_s(session: aiohttp.ClientSession, url: str) -> float:
-    """How long ago the service last saw the end of the change feed, seconds."""
+async def _gauges(session: aiohttp.ClientSession, url: str) -> tuple[float, int]:
+    """How long ago the service last saw the end of the change feed, seconds; and how many
+    residents have suspended grants."""
     async with session.get(f"{url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
-    return next(float(li.split()[1]) for li in lines if li.startswith("passby_feed_lag_seconds "))
+        lines = [line.split() for line in (await answer.text()).splitlines()]
+    told = {line[0]: line[1] for line in lines if len(line) == 2}
+    suspended = float(told["passby_residents_suspended"])
+    return float(told["passby_feed_lag_seconds"]), int(suspended)
+
+
+def _grants(suspended: int) -> Finding:
+    """Whether a restore left grants that nobody has confirmed."""
+    if not suspended:
+        return Finding("service grants", "ok", "no grant is suspended")
+    what = f"grants of {suspended:,} residents are suspended since a backup was restored"
+    fix = "let residents grant anew, or say on what ground they still do: passby reconfirm"
+    return Finding("service grants", "warn", what, fix)
 
 
 def examine(config: Config) -> list[Finding]:
@@ -340,6 +367,6 @@ def examine(config: Config) -> list[Finding]:
         *disk(config.data),
         *zones(config.timezone),
         *operator_key(config),
-        *certificate(config),
+        *certificate(config, time.time_ns() // 1_000_000),
         *server(config),
     ]

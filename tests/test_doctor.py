@@ -19,6 +19,7 @@ from engine.cli import main
 from engine.config import Config
 from engine.store.migrate import load_migrations, migrate
 from tests.running import OPERATOR, Service, remove, serving
+from tests.test_restart import certify
 from tests.web_town import serving as in_process
 
 
@@ -77,12 +78,19 @@ def test_the_operators_key(tmp_path: Path) -> None:
 
 
 def test_the_certificate(tmp_path: Path) -> None:
+    """None is asked for, one that is none, and one on its days: it lasts for two."""
     (tmp_path / "cert.pem").write_text("no certificate")
+    good, key = certify(tmp_path, "good")
+    config = Config(tls_certificate=str(good), tls_key=str(key))
+    now_ms = clock_ms()
 
-    assert told(doctor.certificate(Config())) == []
-    assert told(doctor.certificate(Config(tls_certificate=str(tmp_path / "cert.pem")))) == [
-        ("tls", "fail")
-    ]
+    assert told(doctor.certificate(Config(), now_ms)) == []
+    none = Config(tls_certificate=str(tmp_path / "cert.pem"))
+    assert told(doctor.certificate(none, now_ms)) == [("tls", "fail")]
+    for days, status in ((-13, "ok"), (-11, "warn"), (0, "warn"), (3, "fail")):
+        found = list(doctor.certificate(config, now_ms + days * 86_400_000))
+        assert told(found) == [("tls", status)], days
+        assert "passby" in found[0].fix or status == "ok"
 
 
 @contextlib.asynccontextmanager
@@ -160,6 +168,8 @@ async def test_a_service_without_a_lease_is_told(database_url: str, tmp_path: Pa
         url = f"http://127.0.0.1:{here.port}"
         found = told(await doctor.service(url, asked=True))
         assert {status for _, status in found} == {"ok"}
+        ctx.engine.preferences.suspended = 3
+        assert ("service grants", "warn") in told(await doctor.service(url, asked=True))
         ctx.feed.lease_until_mono_ms = 1
         ctx.feed._poll_ms = 3_600_000
         found = told(await doctor.service(url, asked=True))

@@ -32,6 +32,12 @@ async def reload(service: Service, word: str | None, told: str) -> None:
         await until(lambda: service.stderr.count(told) > before, within_s=10)
 
 
+async def more_answered(crowd: Crowd) -> None:
+    """Wait until some more pings were answered."""
+    answered = crowd.ledger.answered
+    await until(lambda: crowd.ledger.answered > answered + 20, within_s=10)
+
+
 async def test_the_log_level_changes_without_a_lost_ping(tmp_path: Path, database_url: str) -> None:
     """Each reload under load; a word that is no level changes nothing, none means the setting."""
     town = Town.of("calm", residents=8, fences=12)
@@ -42,9 +48,8 @@ async def test_the_log_level_changes_without_a_lost_ping(tmp_path: Path, databas
         await town.register(service)
         async with crowd.walking(service):
             for word, told, _ in STEPS:
-                answered = crowd.ledger.answered
                 await reload(service, word, told)
-                await until(lambda n=answered: crowd.ledger.answered > n + 20, within_s=10)
+                await more_answered(crowd)
         lines = [line for line in service.stderr.splitlines() if " engine.logs: " in line]
         ended = service.ended
 

@@ -1,5 +1,6 @@
 """Grants of before a restore: they count for nothing until confirmed or given anew."""
 
+from pathlib import Path
 from typing import Final
 
 from engine.consent.index import PreferenceIndex
@@ -7,7 +8,9 @@ from engine.consent.record import Record, record_id
 from engine.consent.suspension import VERSIONS_SKIPPED, confirm, suspend
 from engine.consent.sync import Requested, Said, marketing, resolve, standing, stop
 from engine.residents import ResidentSettings
+from engine.store.memory import MemoryStore
 from engine.store.port import ResidentRow
+from tests.web_town import SECRET_RESIDENT, town
 
 NOON_MS: Final = 1_790_000_000_000 // 86_400_000 * 86_400_000 + 12 * 3_600_000
 
@@ -101,3 +104,29 @@ def test_no_version_of_before_equals_one_of_after() -> None:
     """A device that saw later settings, which are gone, can widen nothing by them."""
     assert suspended(OPTED_IN).version == OPTED_IN.version + VERSIONS_SKIPPED
     assert suspended(suspended(OPTED_IN)).version == OPTED_IN.version + 2 * VERSIONS_SKIPPED
+
+
+async def test_a_resident_and_the_operator_see_what_is_suspended(tmp_path: Path) -> None:
+    """In the preferences, grant by grant; in the metrics, how many residents."""
+    store = MemoryStore()
+    seen: list[tuple[int, int, str]] = []
+
+    async def look() -> None:
+        """What the resident reads, and the line of the metrics."""
+        held = await here.must("GET", "/v1/residents/me/preferences", key=key)
+        metrics = (await here.must("GET", "/metrics", key=None)).splitlines()
+        line = next(li for li in metrics if li.startswith("passby_residents_suspended "))
+        seen.append((len(held["standing"]), len(held["suspended"]), line.split()[1]))
+
+    async with town(tmp_path, store) as here:
+        key = await here.resident()
+        await look()
+        for change in (suspended, confirmed):
+            (row,) = await store.read_residents([SECRET_RESIDENT])
+            added = change(row).records[len(row.records) :]
+            number = await store.append_records(SECRET_RESIDENT, added, version_before=row.version)
+            assert number is not None
+            await here.ctx.feed.reached(number)
+            await look()
+
+    assert seen == [(2, 0, "0.0"), (0, 2, "1.0"), (2, 0, "0.0")]

@@ -114,6 +114,16 @@ def stop() -> tuple[Requested, ...]:
     )
 
 
+def opt_out_of_sale() -> tuple[Requested, ...]:
+    """What a signal of a browser says: nothing is shared and nothing is sold, for any purpose."""
+    return tuple(
+        Requested(
+            effect="deny", purpose=purpose, actions=("share", "sell"), data=tuple(CATEGORIES)
+        )
+        for purpose in PURPOSES
+    )
+
+
 def resolve(kept: Kept, requested: Iterable[Requested], said: Said) -> Resolved:
     """Turn what a resident asks for into records, by the rule of narrowing and widening.
 
@@ -193,9 +203,33 @@ def _expiry(change: Requested, now_ms: int) -> int | None:
 
 def standing(records: Iterable[Record], now_ms: int) -> list[Standing]:
     """What holds at an instant of all that was said, for showing it to the resident."""
+    return [held for held in _unexpired(records, now_ms) if not held.suspended]
+
+
+def due(records: Iterable[Record], now_ms: int, *, within_ms: int) -> list[Record]:
+    """Grants that hold and end soon, the first to end first: due for renewal.
+
+    A renewal is a new grant of the same, which replaces the old one; like any grant it rests on
+    the latest version and names the notice that was shown for it.
+    """
+    found = {
+        record_id(held.record): held.record
+        for held in standing(records, now_ms)
+        if held.record.effect == "grant"
+        and held.record.expires_ms is not None
+        and held.record.expires_ms <= now_ms + within_ms
+    }
+    return [found[name] for name in sorted(found, key=lambda n: (found[n].expires_ms, n))]
+
+
+def suspended(records: Iterable[Record], now_ms: int) -> list[Standing]:
+    """Grants from before a restore that would hold at an instant, were they confirmed."""
+    return [held for held in _unexpired(records, now_ms) if held.suspended]
+
+
+def _unexpired(records: Iterable[Record], now_ms: int) -> list[Standing]:
     return [
         held
         for held in standing_of(records)
-        if not held.suspended
-        and (held.record.expires_ms is None or held.record.expires_ms > now_ms)
+        if held.record.expires_ms is None or held.record.expires_ms > now_ms
     ]

@@ -10,6 +10,7 @@ from msgspec import Meta
 from engine.consent import notices, sync
 from engine.consent.lanes import name_of
 from engine.consent.record import Notice, Scope, WeekWindow, record_id
+from engine.consent.row import Standing
 from engine.store.audit import Author
 from engine.store.port import KeyRow, ResidentRow, VersionMoved
 from engine.web.auth import resident_of
@@ -57,6 +58,9 @@ class Preferences(msgspec.Struct, frozen=True):
 
     version: int
     standing: tuple[Held, ...]
+    suspended: tuple[Held, ...] = ()
+    """Grants from before a backup was restored. They count for nothing until they are given anew,
+    or the operator confirms them."""
 
 
 class NoticeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -108,22 +112,29 @@ async def get_preferences(
 ) -> Answer[Preferences]:
     """Read what holds now, with the ETag that a widening needs."""
     row = await resident_row(ctx, key, resident)
-    held = sync.standing(row.records, ctx.clock_ms())
-    standing = tuple(
-        Held(
-            receipt=record_id(one.record),
-            effect=one.record.effect,
-            scope=one.record.scope,
-            lanes=tuple(_names(one.lanes)),
-            since_ms=one.record.server_ms,
-            expires_ms=one.record.expires_ms,
-            channels=one.record.channels,
-            week=one.record.week,
-            places=one.record.places,
-        )
-        for one in held
+    now_ms = ctx.clock_ms()
+    told = Preferences(
+        version=row.version,
+        standing=tuple(map(_held, sync.standing(row.records, now_ms))),
+        suspended=tuple(map(_held, sync.suspended(row.records, now_ms))),
     )
-    return Answer(Preferences(row.version, standing), headers={"ETag": etag(row.version)})
+    return Answer(told, headers={"ETag": etag(row.version)})
+
+
+def _held(one: Standing) -> Held:
+    """A grant or a deny as the resident sees it."""
+    record = one.record
+    return Held(
+        receipt=record_id(record),
+        effect=record.effect,
+        scope=record.scope,
+        lanes=tuple(_names(one.lanes)),
+        since_ms=record.server_ms,
+        expires_ms=record.expires_ms,
+        channels=record.channels,
+        week=record.week,
+        places=record.places,
+    )
 
 
 def _names(lanes: int) -> list[str]:

@@ -137,6 +137,11 @@ def _watch(ctx: Context, admission: Admission) -> None:
         "Looks at the window of events that failed since the start.",
         lambda: tail.failures,
     )
+    watch(
+        "passby_residents_suspended",
+        "Residents who have a grant that counts no more since a backup was restored.",
+        lambda: ctx.engine.preferences.suspended,
+    )
     pruned = ctx.pruner.pruned
     for name, what in (
         ("events", "Events for streams"),
