@@ -1,38 +1,59 @@
-"""The in-memory preference index: every resident's row, ready for the hot path."""
+"""The in-memory preference index: every resident's row, ready for the hot path.
+
+A million residents must fit, so a resident's records are not kept as such. What they say is held
+once for all who said the same (`Held`), and so is the row that it comes to. A resident's own are
+the ends of their grants and the ids of their records, packed. See decision 0008.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from struct import Struct
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from engine.consent.lanes import offer_need
 from engine.consent.record import Record, record_id
-from engine.consent.row import FOREVER_MS, Row, Standing, compile_row, standing_of
+from engine.consent.row import FOREVER_MS, Held, Row, Standing, compile_row, standing_of
+from engine.consent.saying import Content, Saying, content_of, nobodys
 from engine.localtime import LocalClock, clock_of
 from geofences.zones import Whereabouts
 
+MEMO_MAX: Final = 20_000
+"""Sayings, and lists of them, whose meaning is remembered: it is cheap to find it out again."""
 
-class Entry:
+_KEPT: Final = Struct("<q16s")
+"""Of each thing that stands: when it ends, Unix milliseconds, and its record's id."""
+
+
+class Entry(msgspec.Struct, gc=False, eq=False):
     """One resident in the index."""
 
-    __slots__ = ("clock", "floor", "next_change_at_ms", "reached_ms", "row", "standing", "version")
+    version: int
+    clock: LocalClock
+    row: Row
+    next_change_at_ms: int
+    reached_ms: int
+    """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
+    floor: int
+    """Lanes that the law denies the resident, apart from what they said."""
+    kept: bytes
+    """Ends and ids of the records of `row.standing`, in its order."""
 
-    def __init__(
-        self,
-        version: int,
-        standing: tuple[Standing, ...],
-        clock: LocalClock,
-        reached_ms: int,
-        floor: int,
-    ) -> None:
-        self.version = version
-        self.floor = floor
-        self.standing = standing
-        self.clock = clock
-        self.row = Row()
-        self.reached_ms = reached_ms
-        """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
-        self.next_change_at_ms = 0
+    @property
+    def standing(self) -> list[tuple[Standing, str]]:
+        """What stands, each with the id of its record; the record it holds is nobody's."""
+        own = zip(self.row.standing, _KEPT.iter_unpack(self.kept), strict=True)
+        return [(held.standing, record.hex()) for held, (_, record) in own]
+
+
+class _Meaning(NamedTuple):
+    """What a list of sayings comes to, while nothing has ended."""
+
+    places: tuple[int, ...]
+    """Which of the sayings stand, in the order of `standing`."""
+    standing: tuple[Held, ...]
 
 
 class PreferenceIndex:
@@ -41,12 +62,16 @@ class PreferenceIndex:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._rows: WeakValueDictionary[bytes, Row] = WeakValueDictionary()
+        self._held: WeakValueDictionary[tuple[Content, int, bool], Held] = WeakValueDictionary()
+        self._numbers = count()
+        self._sayings: dict[Content, tuple[int, Record]] = {}
+        self._meanings: dict[tuple[int, ...], _Meaning] = {}
         self.lease_until_mono_ms: Callable[[], int] = lambda: FOREVER_MS
         """Asks whoever follows the change feed; on the monotonic clock."""
-        self.suspended = 0
-        """Residents of whom a grant is suspended since a restore."""
         self.whereabouts: Callable[[str], Whereabouts | None] = lambda _: None
         """Asks whoever follows the residents where one is; None: nobody can tell."""
+        self.suspended = 0
+        """Residents of whom a grant is suspended since a restore."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,12 +90,39 @@ class PreferenceIndex:
 
         `floor` are the lanes that the law denies for the resident.
         """
+        said = tuple(records)
+        ids = [bytes.fromhex(record_id(record)) for record in said]
+        return self.take(resident, version, said, ids, timezone, now_ms=now_ms, floor=floor)
+
+    def take(
+        self,
+        resident: str,
+        version: int,
+        said: Sequence[Record | Saying],
+        ids: Sequence[bytes],
+        timezone: str,
+        *,
+        now_ms: int,
+        floor: int = 0,
+    ) -> Entry:
+        """Take over all that a resident said, whose records have these ids of 16 bytes."""
         before = self._entries.get(resident)
-        reached_ms = now_ms if before is None else before.reached_ms
-        entry = Entry(version, tuple(standing_of(records)), clock_of(timezone), reached_ms, floor)
-        self._compile(entry, now_ms)
-        self.drop(resident)
+        reached_ms = now_ms if before is None else max(now_ms, before.reached_ms)
+        meaning = self._meaning(said)
+        ends = [_end(said[place]) for place in meaning.places]
+        kept = b"".join(
+            [_KEPT.pack(end, ids[place]) for end, place in zip(ends, meaning.places, strict=True)]
+        )
+        next_ms = min(ends, default=FOREVER_MS)
+        entry = Entry(version, clock_of(timezone), _EMPTY, next_ms, reached_ms, floor, kept)
+        if next_ms > reached_ms:
+            entry.row = self._row(meaning.standing, floor)
+        else:
+            self._let_end(entry, meaning.standing)
+        if before is not None:
+            self.drop(resident)
         self._entries[resident] = entry
+        self.suspended += bool(entry.row.suspended)
         return entry
 
     def put_floor(self, resident: str, floor: int) -> Entry | None:
@@ -78,7 +130,7 @@ class PreferenceIndex:
         entry = self._entries.get(resident)
         if entry is not None and entry.floor != floor:
             entry.floor = floor
-            self._compile(entry, entry.reached_ms)
+            entry.row = self._row(entry.row.standing, floor)
         return entry
 
     def drop(self, resident: str) -> None:
@@ -163,38 +215,98 @@ class PreferenceIndex:
         if entry is None:
             return []
         return sorted(
-            record_id(held.record)
-            for held in entry.standing
-            if held.record.effect == "grant"
-            and not held.suspended
-            and held.lanes & need
-            and (held.record.expires_ms is None or now_ms < held.record.expires_ms)
-            and (
-                held.record.scope.all
-                or held.record.scope.brand == brand
-                or held.record.scope.category in categories
+            record.hex()
+            for (end_ms, record), held in zip(
+                _KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
             )
+            if now_ms < end_ms and _grants(held.standing, need, brand, categories)
         )
 
     def _compile(self, entry: Entry, now_ms: int) -> None:
-        """Bring an entry's row up to now; rows of equal content are one object."""
+        """Bring an entry's row up to now."""
         entry.reached_ms = max(entry.reached_ms, now_ms)
         before = entry.row.suspended
-        row, entry.next_change_at_ms = compile_row(
-            entry.standing, entry.reached_ms, entry.floor
-        )
-        entry.row = self._rows.setdefault(msgspec.msgpack.encode(_key(row)), row)
-        self.suspended += bool(row.suspended) - bool(before)
+        self._let_end(entry, entry.row.standing)
+        self.suspended += bool(entry.row.suspended) - bool(before)
+
+    def _let_end(self, entry: Entry, standing: tuple[Held, ...]) -> None:
+        """Keep of what an entry's records come to only what has not ended."""
+        own = [
+            (end_ms, record, held)
+            for (end_ms, record), held in zip(_KEPT.iter_unpack(entry.kept), standing, strict=True)
+            if entry.reached_ms < end_ms
+        ]
+        entry.kept = b"".join([_KEPT.pack(end_ms, record) for end_ms, record, _ in own])
+        entry.next_change_at_ms = min((end_ms for end_ms, _, _ in own), default=FOREVER_MS)
+        entry.row = self._row(tuple(held for _, _, held in own), entry.floor)
+
+    def _row(self, standing: tuple[Held, ...], floor: int) -> Row:
+        """What stands, compiled; the one row of all of whom the same stands."""
+        if not standing and not floor:
+            return _EMPTY
+        key = b"".join([b"%x;" % floor, *[held.number for held in standing]])
+        row = self._rows.get(key)
+        if row is None:
+            compiled, _ = compile_row([held.standing for held in standing], 0, floor)
+            row = self._rows[key] = msgspec.structs.replace(compiled, standing=standing)
+        return row
+
+    def _meaning(self, said: Sequence[Record | Saying]) -> _Meaning:
+        """What sayings come to, in the order in which they were said."""
+        numbers, records = [], []
+        for one in said:
+            content = content_of(one)
+            known = self._sayings.get(content)
+            if known is None:
+                if len(self._sayings) >= MEMO_MAX:
+                    self._sayings.clear()
+                known = self._sayings[content] = (next(self._numbers), nobodys(one))
+            numbers.append(known[0])
+            records.append(known[1])
+        of = tuple(numbers)
+        meaning = self._meanings.get(of)
+        if meaning is None:
+            if len(self._meanings) >= MEMO_MAX:
+                self._meanings.clear()
+            meaning = self._meanings[of] = self._fold(records)
+        return meaning
+
+    def _fold(self, records: list[Record]) -> _Meaning:
+        """What stands of records that are nobody's."""
+        # The version tells them apart, since those that say the same are equal.
+        apart = [msgspec.structs.replace(r, version=place) for place, r in enumerate(records)]
+        found = [
+            (self._hold(records[one.record.version], one), one.record.version)
+            for one in standing_of(apart)
+        ]
+        found.sort(key=lambda pair: (pair[0].number, pair[1]))
+        return _Meaning(tuple(place for _, place in found), tuple(held for held, _ in found))
+
+    def _hold(self, record: Record, standing: Standing) -> Held:
+        """The one object for all of whom the same stands of the same."""
+        content = (content_of(record), standing.lanes, standing.suspended)
+        held = self._held.get(content)
+        if held is None:
+            number = next(self._numbers).to_bytes(8)
+            held = Held(number, Standing(record, standing.lanes, standing.suspended))
+            self._held[content] = held
+        return held
 
 
-def _key(row: Row) -> list[object]:
-    """A row's content as plain values in one order; ints beyond 64 bits as text."""
-    return [_plain(getattr(row, name)) for name in row.__struct_fields__]
+_EMPTY: Final = Row()
 
 
-def _plain(held: object) -> object:
-    if isinstance(held, dict):
-        return sorted((name, _plain(inner)) for name, inner in held.items())
-    if isinstance(held, tuple):
-        return [_plain(inner) for inner in held]
-    return hex(held) if isinstance(held, int) else held
+def _end(said: Record | Saying) -> int:
+    """When what was said ends, Unix milliseconds."""
+    return FOREVER_MS if said.expires_ms is None else said.expires_ms
+
+
+def _grants(standing: Standing, need: int, brand: str, categories: Sequence[str]) -> bool:
+    """Whether this lets a brand have any of the lanes."""
+    record, scope = standing.record, standing.record.scope
+    return (
+        record.effect == "grant"
+        and not standing.suspended
+        and bool(standing.lanes & need)
+        and (scope.all or scope.brand == brand or scope.category in categories)
+    )
