@@ -121,6 +121,8 @@ class ResidentRow(msgspec.Struct, frozen=True, kw_only=True):
     settings: ResidentSettings
     version: int = 0
     records: tuple[Record, ...] = ()
+    merged_into: str | None = None
+    """Whose settings hold for whoever this was."""
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,11 +1,18 @@
 """What residents may ask of the store on PostgreSQL."""
 
-import asyncpg
+from typing import Final
 
+import asyncpg
+import msgspec
+
+from engine.consent.record import Record, record_id
 from engine.store import rows
 from engine.store.audit import Author
+from engine.store.port import ResidentRow, VersionMoved
 from engine.store.postgres_window import PostgresWindow
-from engine.store.rights import ROWS_MAX, HeldClaim, Retained
+from engine.store.rights import ROWS_MAX, HeldClaim, Merge, Retained
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 class PostgresRights(PostgresWindow):
@@ -33,6 +40,56 @@ class PostgresRights(PostgresWindow):
         if row["busy"]:
             return None
         return Retained(presences=row["presences"], claims=row["claims"])
+
+    async def put_pairing(
+        self, code_hash: str, resident: str, *, until_ms: int, now_ms: int
+    ) -> bool:
+        """Keep a code for a resident."""
+        row = await self._wire.row("put_pairing", code_hash, resident, until_ms, now_ms)
+        put: bool = row["put"]
+        return put
+
+    async def take_pairing(self, code_hash: str, *, now_ms: int) -> str | None:
+        """The resident of a code that can still be used."""
+        for row in await self._wire.fetch("take_pairing", code_hash):
+            if row["expires_ms"] > now_ms:
+                resident: str = row["resident"]
+                return resident
+        return None
+
+    async def merge_residents(self, merge: Merge, *, by: Author | None = None) -> int | None:
+        """Make one resident of two, in one transaction."""
+        row = await self._wire.row(
+            "merge_residents",
+            merge.stays,
+            merge.goes,
+            merge.version_stays,
+            merge.version_goes,
+            *_columns(merge.records),
+            *_columns(merge.goes_records),
+            _encode(merge.settings),
+            None if merge.protection is None else _encode(merge.protection),
+            merge.guard_stays,
+            merge.guard_goes,
+            rows.who(by),
+        )
+        if row["moved"]:
+            raise VersionMoved(merge.version_stays)
+        number: int | None = row["number"]
+        return number
+
+    async def read_merged(self, resident: str) -> list[ResidentRow]:
+        """Those who were merged into a resident, by id."""
+        return [rows.resident_row(row) for row in await self._wire.fetch("read_merged", resident)]
+
+
+def _columns(records: tuple[Record, ...]) -> tuple[list[int], list[str], list[bytes]]:
+    """Versions, ids and bodies of records."""
+    return (
+        [record.version for record in records],
+        [record_id(record) for record in records],
+        [_encode(record) for record in records],
+    )
 
 
 def _held(row: asyncpg.Record) -> HeldClaim:

@@ -1,15 +1,23 @@
 """What residents may ask of the store: all that it holds on them, and that it forgets it."""
 
 import secrets
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
 from engine.changes import ClaimRow
+from engine.consent.protection import Protection
+from engine.consent.record import Record
+from engine.residents import ResidentSettings
 from engine.store.audit import Author
+
+if TYPE_CHECKING:
+    from engine.store.port import ResidentRow
 
 ROWS_MAX: Final = 2_000
 """Most rows of a kind that are forgotten in one transaction."""
+PAIRINGS_MAX: Final = 5
+"""Most codes of a resident that can be used at a time; a new one takes the oldest one's place."""
 ERASED: Final = "erased-"
 """How the names begin that stand in the place of an erased resident's."""
 
@@ -34,6 +42,26 @@ class Retained(msgspec.Struct, frozen=True, kw_only=True):
     """Of where residents were."""
     claims: int = 0
     """They became nobody's."""
+
+
+class Merge(msgspec.Struct, frozen=True, kw_only=True):
+    """Two residents who become one, and on which versions of theirs it rests."""
+
+    stays: str
+    goes: str
+    version_stays: int
+    """Of the preferences."""
+    version_goes: int
+    records: tuple[Record, ...]
+    """What the one who stays says by it."""
+    goes_records: tuple[Record, ...]
+    """Likewise of the one who goes: all grants are withdrawn."""
+    settings: ResidentSettings
+    protection: Protection | None
+    """Of the one who stays; None: neither has any."""
+    guard_stays: int
+    """Version of what protects them, 0 for nothing."""
+    guard_goes: int
 
 
 class RightsStore(Protocol):
@@ -80,6 +108,31 @@ class RightsStore(Protocol):
         Returns:
             None: another process is at it.
         """
+
+    async def put_pairing(
+        self, code_hash: str, resident: str, *, until_ms: int, now_ms: int
+    ) -> bool:
+        """Keep a code for a resident, at most `PAIRINGS_MAX` of them; False: there is none."""
+
+    async def take_pairing(self, code_hash: str, *, now_ms: int) -> str | None:
+        """The resident of a code that can still be used; afterwards it can't, whoever asks."""
+
+    async def merge_residents(self, merge: Merge, *, by: Author | None = None) -> int | None:
+        """Make one resident of two, in one transaction.
+
+        The one who goes stays as a row whose `merged_into` names the other, with all records. Their
+        keys, claims and those who were merged into them become the other's; where they were is
+        forgotten.
+
+        Returns:
+            The feed's number, or None if one of them is not there, or was merged before.
+
+        Raises:
+            VersionMoved: one of the versions is another one by now.
+        """
+
+    async def read_merged(self, resident: str) -> "list[ResidentRow]":
+        """Those who were merged into a resident, by id."""
 
 
 def new_erasure() -> str:

@@ -154,6 +154,7 @@ def resident_row(row: asyncpg.Record) -> ResidentRow:
         settings=_settings.decode(row["settings"]),
         version=row["version"],
         records=tuple(map(_record.decode, row["records"])),
+        merged_into=row["merged_into"],
     )
 
 

@@ -96,6 +96,8 @@ class Shared:
         self.calls: dict[tuple[str, str], Kept] = {}
         self.erased_records: dict[str, list[str]] = {}
         """Erasure -> ids of records whose bodies are gone."""
+        self.pairings: dict[str, tuple[str, int]] = {}
+        """SHA-256 of a code -> its resident, and until when it can be used."""
         self.erasures: dict[str, str] = {}
         """Erasure -> the resident whose traces are looked for again."""
         self.listeners: set[asyncio.Event] = set()

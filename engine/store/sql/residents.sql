@@ -4,7 +4,7 @@ select id, settings, version from residents order by id
 
 -- name: read_residents
 -- These residents, with their consent records in the order in which they were said.
-select r.id, r.settings, r.version, array(
+select r.id, r.settings, r.version, r.merged_into, array(
     select c.body from consent_records c where c.resident = r.id order by c.position
 ) as records
 from residents r where r.id = any($1::text[]) order by r.id
