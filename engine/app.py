@@ -16,12 +16,13 @@ from engine.config import Config
 from engine.delivery.answer import Answerer
 from engine.delivery.tail import Tail
 from engine.delivery.views import Views
+from engine.delivery.canary import Canary
 from engine.offers.gates import Attention
 from engine.pipeline import Engine, EngineSettings
 from engine.store.cluster import write_private
 from engine.store.embedded import EmbeddedPostgres
 from engine.store.everywhere import Everywhere
-from engine.store.feed import Feed
+from engine.store.feed import Feed, new_node
 from engine.store.follow import Follower
 from engine.store.journal import Journal
 from engine.store.port import DAY_MS, Committed, KeyRow, Store
@@ -103,7 +104,8 @@ async def assemble(
     journal = _journal(config, store, engine, clock_ms)
     stack.push_async_callback(_end_journal, journal, config.stop_seconds_max)
     keys: dict[str, KeyRow] = {}
-    follower = Follower(store, engine, keys, clock_ms=clock_ms, write=journal.add)
+    node = new_node()
+    follower = Follower(store, engine, keys, node=node, clock_ms=clock_ms, write=journal.add)
     await _operator_key(config, store)
     snapshot = await store.snapshot(now_ms=clock_ms())
     await follower.load(snapshot)
@@ -123,6 +125,7 @@ async def assemble(
     stack.push_async_callback(feed.leave)
     pruner, sweeping = _pruner(config, store, clock_ms), _sweep(engine, journal, clock_ms)
     _keep_running(stack, failed, feed.run(), everywhere.run(), sweeping, pruner.run())
+        node=node,
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
@@ -135,6 +138,17 @@ async def assemble(
         clock_ms=clock_ms,
         mono_ms=mono_ms,
         slice_pings_max=config.slice_pings_max,
+    canary = Canary(
+        node,
+        store,
+        everywhere,
+        engine.preferences,
+        clock_ms=clock_ms,
+        mono_ms=mono_ms,
+        every_s=config.canary_s,
+        answerer=answerer,
+    )
+    _keep_running(stack, failed, canary.run())
         waiting_max=config.waiting_max,
         decided_s=metrics.decide_s.observe,
     )
@@ -151,6 +165,7 @@ async def assemble(
         views=Views(engine, journal, clock_ms=clock_ms, mono_ms=mono_ms),
         keys=keys,
         clock_ms=clock_ms,
+        canary=canary,
         mono_ms=mono_ms,
         started_mono_ms=mono_ms(),
         metrics=metrics,

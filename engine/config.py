@@ -114,6 +114,9 @@ class Config:
         1, "How long a stop waits for kept connections to be told that they end, seconds."
     )
     log_level: str = _setting("info", "debug, info, warning or error.")
+    canary_s: int = _setting(
+        60, "How often a made-up resident opts in and withdraws, to see that it works, seconds."
+    )
     log_format: str = _setting("text", "text, or json: one object a line.")
 
     def __post_init__(self) -> None:
@@ -135,6 +138,7 @@ class Config:
         ):
             if getattr(self, name) == 0:
                 raise SettingRefused(f"{name} must be more than 0")
+            "canary_s",
         if self.change_age_max_s < CHANGE_AGE_MIN_S:
             raise SettingRefused(f"change_age_max_s must be {CHANGE_AGE_MIN_S} or more")
         if self.port > 65_535:

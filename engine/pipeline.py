@@ -71,18 +71,25 @@ class Engine:
     """All that is needed to decide, held in memory by one owner, and the decision itself."""
 
     def __init__(
-        self, *, secret: bytes, settings: EngineSettings | None = None, laws: Laws | None = None
+        self,
+        *,
+        secret: bytes,
+        settings: EngineSettings | None = None,
+        laws: Laws | None = None,
+        preferences: PreferenceIndex | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.fences = FenceIndex()
         self.book = OfferBook()
-        self.preferences = PreferenceIndex()
+        self.preferences = PreferenceIndex() if preferences is None else preferences
         self.tracker = Tracker(self.fences, self.book, kept_fixes_max=self.settings.kept_fixes_max)
         self.residents = self.tracker.residents
-        self.preferences.whereabouts = self.tracker.whereabouts
+        if preferences is None:
+            self.preferences.whereabouts = self.tracker.whereabouts
         self.floor = Floor(laws or Laws())
         self.second_gate = SecondGate(self.book, self.preferences, self.tracker)
         self.adviser = Adviser(self.fences, self.book)
+        self._canaries: set[str] = set()
         self._settings_of: dict[str, ResidentSettings] = {}
         self._namer = Namer(secret)
         self._unsettled: dict[str, ClaimMade] = {}
@@ -373,6 +380,13 @@ class Engine:
         elif resident is not None and not resident.doubtful and resident.row is not entry.row:
             self.tracker.refilter(resident, entry.row)
 
+    def put_canary(
+        self, resident_id: str, version: int, records: Iterable[Record], *, now_ms: int
+    ) -> None:
+        """A made-up resident said something: in force from the next line on. Counts nowhere."""
+        self._canaries.add(resident_id)
+        self.preferences.put(resident_id, version, records, "UTC", now_ms=now_ms)
+
     def put_protection(self, resident_id: str, protection: Protection) -> None:
         """What protects a resident has changed: in force from the next line on."""
         self.tracker.draw(resident_id, draw(protection.zones))
@@ -406,6 +420,6 @@ class Engine:
             "brands": len(self.book.brands),
             "fences": len(self.fences),
             "offers": len(self.book.offers),
-            "residents": len(self.preferences),
+            "residents": len(self.preferences) - len(self._canaries),
             "residents_remembered": len(self.residents),
         }

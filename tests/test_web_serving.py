@@ -24,7 +24,7 @@ async def test_it_says_that_it_is_alive_and_ready(tmp_path: Path) -> None:
 
         assert (alive.status, alive.body) == (200, {"status": "ok"})
         assert ready.status == 200
-        assert set(ready.body["checks"]) == {"store", "feed", "journal"}
+        assert set(ready.body["checks"]) == {"store", "feed", "journal", "canary"}
         assert all(check["ok"] for check in ready.body["checks"].values())
 
 

@@ -24,6 +24,11 @@ LEAVE_S: Final = 1.0
 _log = logging.getLogger(__name__)
 
 
+def new_node() -> str:
+    """An id for a process that starts: no other ever had it, and nobody can guess it."""
+    return secrets.token_hex(16)
+
+
 class Feed:
     """Applies what others wrote, in the order of the feed.
 
@@ -38,10 +43,10 @@ class Feed:
         lease_ms: how long memory may be trusted after the feed's end was seen.
         poll_ms: longest pause between two looks at the feed, whether somebody woke us or not.
         mono_ms: the monotonic clock, milliseconds.
+        node: an id from `new_node`; empty: one of its own.
 
     Attributes:
-        node: this process' id among all that follow the feed; a new one each time it starts, and
-            one that nobody can guess.
+        node: this process' id among all that follow the feed.
         number: all changes up to this one are in memory, but for those that come later.
         lease_until_mono_ms: until when memory may be trusted; 0 before the first look.
     """
@@ -55,6 +60,7 @@ class Feed:
         lease_ms: int = 2_000,
         poll_ms: int = 500,
         mono_ms: Callable[[], int],
+        node: str = "",
     ) -> None:
         self._store = store
         self._apply = apply
@@ -65,7 +71,7 @@ class Feed:
         self._later: set[asyncio.Task[None]] = set()
         self._ended = False
         self._looked = asyncio.Event()
-        self.node = secrets.token_hex(16)
+        self.node = node or new_node()
         self.number = start
         self.lease_until_mono_ms = 0
         self.changes_applied = 0

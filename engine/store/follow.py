@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
 import orjson
 
 from engine.changes import Changes
@@ -37,6 +38,13 @@ AGAIN_S: Final = 0.2
 _INLINE_BYTES_MAX: Final = 64 * 1024
 """More GeoJSON than this is parsed in a thread, so that the loop is never held for long."""
 
+_row: Final = msgspec.json.Decoder(ResidentRow)
+
+
+def canary_id(node: str) -> str:
+    """The made-up resident of a process; a letter in it is one that no client's id may have."""
+    return f"/canary-{node}"
+
 
 class Follower:
     """Keeps an engine and the table of keys in step with the store.
@@ -45,6 +53,7 @@ class Follower:
         store: read from.
         engine: brought into step.
         keys: SHA-256 of a key -> its row; changed in place.
+        node: this process' id among those that follow the feed.
         clock_ms: Unix milliseconds.
         write: takes what the engine wants to have made durable because of a change.
     """
@@ -55,12 +64,14 @@ class Follower:
         engine: Engine,
         keys: dict[str, KeyRow],
         *,
+        node: str = "",
         clock_ms: Callable[[], int],
         write: Callable[[Changes], None],
     ) -> None:
         self._store = store
         self._engine = engine
         self._keys = keys
+        self._node = node
         self._clock_ms = clock_ms
         self._write = write
         self._later: asyncio.Task[None] | None = None
@@ -89,12 +100,14 @@ class Follower:
         """
         ids = _by_kind(changes)
         residents, keys = ids.pop("resident", None), ids.pop("key", None)
-        protected = ids.pop("protection", None)
+        protected, canaries = ids.pop("protection", None), ids.pop("canary", ())
         later = await self._take_city(ids) if ids else None
         if residents:
             await self._apply_residents(residents)
         if protected:
             await self._apply_protections(protected)
+        if self._node in canaries:
+            await self._apply_canary()
         if keys:
             await self._apply_keys(keys)
         return later
@@ -125,6 +138,13 @@ class Follower:
             self._engine.put_protection(resident, row.protection if row else UNPROTECTED)
         if changed := self._engine.take_changes():
             self._write(changed)
+
+    async def _apply_canary(self) -> None:
+        """What our own made-up resident says; others are nothing to us."""
+        body = await self._store.read_canary(self._node)
+        if body is not None:
+            row = _row.decode(body)
+            self._engine.put_canary(row.id, row.version, row.records, now_ms=self._clock_ms())
 
     async def _apply_few(self, ids: dict[str, list[str]]) -> None:
         """Take over a few brands, fences and offers, in the order in which they build on another.

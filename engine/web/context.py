@@ -12,6 +12,7 @@ from engine.web.metrics import Metrics
 
 if TYPE_CHECKING:
     from engine.delivery.answer import Answerer
+    from engine.delivery.canary import Canary
     from engine.delivery.tail import Tail
     from engine.delivery.views import Views
     from engine.pipeline import Engine
@@ -31,6 +32,7 @@ class Context:
     journal: "Journal"
     feed: "Feed"
     everywhere: "Everywhere"
+    canary: "Canary"
     answerer: "Answerer"
     tail: "Tail"
     pruner: "Pruner"

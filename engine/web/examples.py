@@ -304,6 +304,10 @@ _READY = {
         "store": {"ok": True, "detail": "The store answers."},
         "feed": {"ok": True, "detail": "Followed up to 8."},
         "journal": {"ok": True, "detail": "0 changes wait."},
+        "canary": {
+            "ok": True,
+            "detail": "Opting in and withdrawing: tried, and a withdrawal was silence.",
+        },
     },
 }
 

@@ -65,6 +65,7 @@ async def readyz(ctx: Context) -> Answer[Readiness]:
         "store": await _check(ctx.store.read_brands),
         "feed": _feed(ctx),
         "journal": _journal(ctx),
+        "canary": _canary(ctx),
     }
     ready = all(check.ok for check in checks.values())
     return Answer(Readiness(ready, checks), 200 if ready else 503)
@@ -91,6 +92,15 @@ def _journal(ctx: Context) -> Check:
     """Whether more may wait for a commit."""
     told = f"{ctx.journal.depth} changes wait."
     return Check(not ctx.journal.full, told)
+
+
+def _canary(ctx: Context) -> Check:
+    """Whether a withdrawal is silence, and an opt-in is not, as far as it was tried."""
+    trouble, last = ctx.canary.trouble, ctx.canary.last
+    if trouble is not None:
+        return Check(False, trouble)
+    told = "not tried yet" if last is None else "tried, and a withdrawal was silence"
+    return Check(True, f"Opting in and withdrawing: {told}.")
 
 
 async def metrics(ctx: Context) -> Answer[str]:

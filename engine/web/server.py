@@ -100,7 +100,7 @@ def _watch(ctx: Context, admission: Admission) -> None:
     """Show with the metrics the numbers that other parts own."""
     watch, engine, feed, journal = ctx.metrics.watch, ctx.engine, ctx.feed, ctx.journal
     watch("passby_fences", "Fences in memory.", lambda: len(engine.fences))
-    watch("passby_residents", "Residents in memory.", lambda: len(engine.preferences))
+    watch("passby_residents", "Residents in memory.", lambda: engine.counts()["residents"])
     watch("passby_waiting", "Requests that wait for an answer.", lambda: admission.waiting)
     watch("passby_journal_depth", "Changes that wait for a commit.", lambda: journal.depth)
     watch(
@@ -129,6 +129,26 @@ def _watch(ctx: Context, admission: Admission) -> None:
         lambda: feed.lag_ms / 1_000 if feed.lag_ms >= 0 else -1,
     )
     watch("passby_feed_stale", "1: the lease has run out.", lambda: float(feed.stale))
+    canary = ctx.canary
+    watch(
+        "passby_canary_rounds",
+        "Times that this process' made-up resident opted in and withdrew since the start.",
+        lambda: canary.rounds,
+    )
+    watch(
+        "passby_canary_leaks",
+        "Offers that it got after its withdrawal was acknowledged: must be 0.",
+        lambda: canary.leaks,
+    )
+    watch(
+        "passby_canary_misses", "Times that it wanted an offer and got none.", lambda: canary.misses
+    )
+    watch("passby_canary_ok", "0: one of these just happened.", lambda: canary.trouble is None)
+    watch(
+        "passby_processes_buried",
+        "Processes on this database that this one took for dead since the start.",
+        lambda: ctx.everywhere.buried,
+    )
     tail = ctx.tail
     watch("passby_event_streams", "Streams of events that are open.", lambda: len(tail))
     watch("passby_event_number", "Number of the newest event handed out.", lambda: tail.number)
