@@ -14,9 +14,9 @@ from typing import Final
 from engine.changes import Changes, OfferCount, ResidentState
 from engine.config import Config
 from engine.delivery.answer import Answerer
+from engine.delivery.canary import Canary
 from engine.delivery.tail import Tail
 from engine.delivery.views import Views
-from engine.delivery.canary import Canary
 from engine.offers.gates import Attention
 from engine.pipeline import Engine, EngineSettings
 from engine.store.cluster import write_private
@@ -119,25 +119,19 @@ async def assemble(
         lease_ms=config.lease_ms,
         poll_ms=config.poll_ms,
         mono_ms=mono_ms,
+        node=node,
     )
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
     pruner, sweeping = _pruner(config, store, clock_ms), _sweep(engine, journal, clock_ms)
     _keep_running(stack, failed, feed.run(), everywhere.run(), sweeping, pruner.run())
-        node=node,
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()
     tail = await _tail(config, store, stack, failed)
     metrics = Metrics()
     _keep_running(stack, failed, _retention(config, store, metrics, clock_ms).run())
-    answering = answerer(
-        engine,
-        journal,
-        clock_ms=clock_ms,
-        mono_ms=mono_ms,
-        slice_pings_max=config.slice_pings_max,
     canary = Canary(
         node,
         store,
@@ -149,6 +143,12 @@ async def assemble(
         answerer=answerer,
     )
     _keep_running(stack, failed, canary.run())
+    answering = answerer(
+        engine,
+        journal,
+        clock_ms=clock_ms,
+        mono_ms=mono_ms,
+        slice_pings_max=config.slice_pings_max,
         waiting_max=config.waiting_max,
         decided_s=metrics.decide_s.observe,
     )
@@ -159,13 +159,13 @@ async def assemble(
         journal=journal,
         feed=feed,
         everywhere=everywhere,
+        canary=canary,
         answerer=answering,
         tail=tail,
         pruner=pruner,
         views=Views(engine, journal, clock_ms=clock_ms, mono_ms=mono_ms),
         keys=keys,
         clock_ms=clock_ms,
-        canary=canary,
         mono_ms=mono_ms,
         started_mono_ms=mono_ms(),
         metrics=metrics,

@@ -109,14 +109,14 @@ class Config:
     )
     lease_ms: int = _setting(2_000, "How long preferences hold without news of the feed, ms.")
     poll_ms: int = _setting(500, "Longest pause between two looks at the feed, ms.")
+    canary_s: int = _setting(
+        60, "How often a made-up resident opts in and withdraws, to see that it works, seconds."
+    )
     stop_seconds_max: int = _setting(10, "How long a graceful stop may take, seconds.")
     drain_seconds: int = _setting(
         1, "How long a stop waits for kept connections to be told that they end, seconds."
     )
     log_level: str = _setting("info", "debug, info, warning or error.")
-    canary_s: int = _setting(
-        60, "How often a made-up resident opts in and withdraws, to see that it works, seconds."
-    )
     log_format: str = _setting("text", "text, or json: one object a line.")
 
     def __post_init__(self) -> None:
@@ -133,12 +133,12 @@ class Config:
             "heartbeat_seconds",
             "event_heartbeat_ms",
             "event_queue_max",
+            "canary_s",
             "lease_ms",
             "poll_ms",
         ):
             if getattr(self, name) == 0:
                 raise SettingRefused(f"{name} must be more than 0")
-            "canary_s",
         if self.change_age_max_s < CHANGE_AGE_MIN_S:
             raise SettingRefused(f"change_age_max_s must be {CHANGE_AGE_MIN_S} or more")
         if self.port > 65_535:
