@@ -8,11 +8,13 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from engine.changes import Changes, OfferCount, ResidentState
-from engine.config import Config
+from engine.config import Config, SettingRefused
+from engine.consent.law import Laws, Pack, PackRefused, read_pack
 from engine.delivery.answer import Answerer
 from engine.delivery.canary import Canary
 from engine.delivery.tail import Tail
@@ -100,7 +102,7 @@ async def assemble(
     Args: as of `running`, and
         clock_ms: Unix milliseconds; may jump.
     """
-    engine = Engine(secret=await store.secret("claims"), settings=_engine_settings(config))
+    engine = await _engine(config, store)
     journal = _journal(config, store, engine, clock_ms)
     stack.push_async_callback(_end_journal, journal, config.stop_seconds_max)
     keys: dict[str, KeyRow] = {}
@@ -201,6 +203,32 @@ def _engine_settings(config: Config) -> EngineSettings:
         attention=Attention(config.attention_per_day, config.attention_per_week),
         kept_fixes_max=config.kept_fixes_max,
     )
+
+
+async def _engine(config: Config, store: Store) -> Engine:
+    """The engine, with nothing in it yet."""
+    return Engine(
+        secret=await store.secret("claims"),
+        settings=_engine_settings(config),
+        laws=read_laws(config.law_packs),
+    )
+
+
+def read_laws(names: str) -> Laws:
+    """The packs that a setting names.
+
+    Raises:
+        SettingRefused: one of them is not there, or can't be used.
+    """
+    packs: list[Pack] = []
+    for name in filter(None, (part.strip() for part in names.split(","))):
+        shipped = files("engine.consent") / "packs" / f"{name}.json"
+        is_file = "/" in name or name.endswith(".json")
+        try:
+            packs.append(read_pack((Path(name) if is_file else shipped).read_bytes()))
+        except (OSError, PackRefused) as error:
+            raise SettingRefused(f"law_packs: {name} can't be used: {error}") from None
+    return Laws(packs)
 
 
 def _journal(config: Config, store: Store, engine: Engine, clock_ms: Callable[[], int]) -> Journal:

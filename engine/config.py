@@ -46,6 +46,11 @@ class Config:
     controller: str = _setting(
         "", "Who is responsible for what is kept of residents, for their receipts: name, contact."
     )
+    law_packs: str = _setting(
+        "",
+        "Packs of laws that hold whatever residents grant, comma between: names of shipped ones "
+        "(us-ca-ccpa, us-ny-gbl-394-g, us-wa-mhmda) or paths of JSON files; empty: minors' alone.",
+    )
     attention_per_day: int = _setting(1, "Offers a resident gets a day, unless they chose.")
     attention_per_week: int = _setting(3, "Offers a resident gets in seven days, likewise.")
     body_bytes_max: int = _setting(4 * 1024 * 1024, "Longest request body, bytes.")

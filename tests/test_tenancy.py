@@ -67,6 +67,8 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "DELETE /v1/residents/{resident}": RESIDENT,
     "GET /v1/residents/{resident}/offers": RESIDENT,
     "POST /v1/residents/{resident}/stop": RESIDENT,
+    "GET /v1/residents/{resident}/renewals": RESIDENT,
+    "GET /v1/residents/{resident}/floor": RESIDENT,
     "GET /v1/residents/{resident}/zones": RESIDENT,
     "PUT /v1/residents/{resident}/zones/{zone}": RESIDENT,
     "GET /v1/residents/{resident}/zones/{zone}": RESIDENT,
@@ -189,6 +191,12 @@ class Party:
                 code = (await self.claim())["code"]
                 done = await self.here.must("POST", "/v1/redemptions", {"code": code})
                 return str(done["redemption"])
+            case "notice":
+                await self.here.must("PUT", f"/v1/notices/{fresh}/1/fi", {"text": "Näytä"})
+            case "version":
+                return "1"
+            case "locale":
+                return "fi"
             case "zone":
                 path = f"/v1/residents/{self.name}/zones/{fresh}"
                 await self.here.must("PUT", path, ZONE)
@@ -235,6 +243,8 @@ class Party:
             "PATCH /v1/residents/{resident}/preferences": {"changes": [DENY]},
             "PUT /v1/residents/{resident}/preferences/marketing": {"opted_in": False},
             "PUT /v1/residents/{resident}/zones/{zone}": ZONE,
+            "PUT /v1/residents/{resident}/age": {"age_band": "13_to_15"},
+            "PUT /v1/notices/{notice}/{version}/{locale}": {"text": "Näytä"},
             "POST /v1/keys": {"role": "sender", "name": "gateway"},
         }
         if route.events:

@@ -60,6 +60,14 @@ SHOWN: Final = (
         '"code":"no_such_zone"',
     ),
     (
+        '"dpv:PersonalisedAdvertising"',
+        '"text_hash":"',
+        '"text":"Aino may',
+        '{"items":[{"id":"offers"',
+        '"change":{"effect":"grant"',
+    ),
+    ("passby-gpc: honoured", '"signals":["gpc"]', '"age_band":"16_17"'),
+    (
         '"items":[{"id":"',
         '"schema_version":"ISO/IEC TS 27560:2023"',
         '"offer":"aino-bun"',

@@ -4,7 +4,8 @@ A need, a grant and a deny are all sets of lanes held in one int, so that the ru
 bit operations. The numbers are part of the stored format: names may be added where a place is
 free, none may ever move.
 
-Terms: W3C Data Privacy Vocabulary 2 (`dpv:` core, `pd:` its personal-data extension).
+Terms: W3C Data Privacy Vocabulary 2 (`dpv:` core, `pd:` its personal-data extension); what the
+words mean, and how near the terms come, stands in `vocabulary`.
 """
 
 from collections.abc import Iterable
@@ -12,9 +13,9 @@ from typing import Final
 
 PURPOSES: Final[dict[str, str]] = {
     "offers": "dpv:PersonalisedAdvertising",
-    "loyalty": "dpv:MaintainCustomerRelationshipManagement",
-    "measurement": "dpv:Measurement",
-    "city_planning": "dpv:PublicBenefit",
+    "loyalty": "dpv:CustomerRelationshipManagement",
+    "measurement": "dpv:ServiceUsageAnalytics",
+    "city_planning": "dpv:ImprovePublicServices",
     "service": "dpv:ServiceProvision",
     "research": "dpv:ResearchAndDevelopment",
     "advertising": "dpv:TargetedAdvertising",
@@ -24,18 +25,18 @@ PURPOSES: Final[dict[str, str]] = {
 
 ACTIONS: Final[dict[str, str]] = {
     "use": "dpv:Use",
-    "contact": "dpv:Consult",
+    "contact": "dpv:CommunicationManagement",
     "share": "dpv:Share",
-    "sell": "dpv:MakeAvailable",
+    "sell": "dpv:SellDataToThirdParties",
 }
 """Action -> DPV term, in bit order."""
 
 CATEGORIES: Final[dict[str, str]] = {
     "precise_location": "pd:Location",
-    "coarse_location": "pd:Country",
+    "coarse_location": "pd:Locality",
     "travel_patterns": "pd:TravelHistory",
-    "facility_use": "pd:Behavioral",
-    "profile": "pd:Preference",
+    "facility_use": "pd:ServiceConsumptionBehavior",
+    "profile": "pd:IndividualProfile",
     "contact_point": "pd:Contact",
     "purchase": "pd:Purchase",
     "inferred_interests": "pd:Interest",

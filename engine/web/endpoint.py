@@ -25,6 +25,7 @@ from engine.web.once import Once
 from engine.web.problem import FieldError, Refused, response_to
 from engine.web.request_id import HEADER, request_id
 from engine.web.route import ALSO_IN_QUERY, HEADERS, NDJSON, Answer, Route
+from engine.web.signals import honour
 from engine.web.streams import Exchange, Streams
 from engine.web.upload import Upload, uploaded
 from engine.web.websocket import key_in_protocols
@@ -47,11 +48,14 @@ def endpoint(
 
     async def handle(request: web.Request) -> web.StreamResponse:
         started_s, key, called = perf_counter(), None, request_id(request)
+        honoured: dict[str, str] = {}
         response: web.StreamResponse
         try:
             if roles:
                 key = admission.key_of(_authorization(request, route))
                 admission.admit(key, roles)
+                if key.role == "resident":
+                    honoured = await honour(ctx, request, key)
             if open_stream is not None and key is not None and _is_stream(request, route):
                 response = await open_stream(request, key, called)
             else:
@@ -71,7 +75,7 @@ def endpoint(
             _check_there(request, name, error)
             response = response_to(Refused("internal"), called)
         if not response.prepared:
-            response.headers.update(_common(request, key, called, admission, cors))
+            response.headers.update(_common(request, key, called, admission, cors) | honoured)
         count(route.method, route.path, response.status)
         if LOG.isEnabledFor(level):
             LOG.log(level, "%s %d %.1f ms %s", name, response.status, _ms_since(started_s), called)

@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from engine.web.consent_examples import CONSENT_EXAMPLES, ZONE_READ
+
 _PING = {
     "resident": "r-17",
     "at_ms": 1_790_000_000_000,
@@ -329,16 +331,6 @@ _ROW = {
     "detail": "It must be from -180 to 180.",
 }
 
-_ZONE = {
-    "type": "Feature",
-    "geometry": {"type": "Point", "coordinates": [24.9302, 60.1811]},
-    "properties": {"radius_m": 150.0},
-}
-_ZONE_READ = {
-    **_ZONE,
-    "id": "home",
-    "properties": {"kind": "private", "radius_m": 150.0},
-}
 
 _EXPORT = {
     "form": "passby-resident-1",
@@ -347,7 +339,7 @@ _EXPORT = {
     "settings": _SETTINGS,
     "records": [_RECEIPT],
     "age_band": None,
-    "zones": [_ZONE_READ],
+    "zones": [ZONE_READ],
     "offers": [_CLAIM],
     "seen_ms": 1_790_000_300_000,
     "stays": [{"fence": "cafe-1", "entered_ms": 1_790_000_000_000, "dwelled_s": 300}],
@@ -374,6 +366,7 @@ _EXPORT = {
 }
 
 EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
+    **CONSENT_EXAMPLES,
     "POST /v1/pings": (_PING, _DECISION),
     "GET /v1/decisions/{decision}/why": (None, _WHY),
     "GET /v1/brands": (None, _page(_BRAND_READ)),
@@ -417,9 +410,6 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
     "GET /v1/residents/{resident}/offers": (None, _page(_CLAIM)),
     "GET /v1/residents/{resident}/export": (None, _EXPORT),
     "POST /v1/residents/{resident}/stop": (None, _said("withdraw", 2, scope={"all": True})),
-    "GET /v1/residents/{resident}/zones": (None, _page(_ZONE_READ)),
-    "PUT /v1/residents/{resident}/zones/{zone}": (_ZONE, _ZONE_READ),
-    "GET /v1/residents/{resident}/zones/{zone}": (None, _ZONE_READ),
     "GET /v1/keys": (None, _page(_KEY)),
     "POST /v1/keys": (
         {"role": "merchant", "name": "Aino's till", "brands": ["cafe"]},

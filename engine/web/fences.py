@@ -19,6 +19,7 @@ from engine.web.live import etag, live_in_city
 from engine.web.paging import LIMIT_DEFAULT, Page, read_cursor, write_cursor
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
+from engine.web.vocabulary import source_of
 from geofences.fence import BBox, Fence, FenceRejected
 from geofences.geojson import parse_fence, to_feature
 
@@ -100,6 +101,10 @@ async def put_fence(
     if parsed.brand not in ctx.engine.book.brands:
         wrong = FieldError("properties.brand", "unknown_brand", "Write the brand first.")
         raise Refused("unknown_brand", errors=(wrong,))
+    laws = ctx.engine.floor.laws
+    if laws.has_places and (code := laws.near(parsed)) is not None:
+        wrong = FieldError("geometry", f"law:{code}", source_of(laws, code))
+        raise Refused("forbidden_by_law", errors=(wrong,))
     row = FenceRow(id=fence, brand=parsed.brand, feature=feature)
     try:
         (done,) = await ctx.store.put_fences([row], expected=wanted, by=by)

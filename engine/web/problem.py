@@ -44,6 +44,9 @@ CODES: Final[dict[str, Kind]] = {
     "no_such_brand": Kind(404, "No such brand", "There is no brand of that id."),
     "no_such_fence": Kind(404, "No such fence", "There is no fence of that id."),
     "no_such_offer": Kind(404, "No such offer", "There is no offer of that id."),
+    "no_such_notice": Kind(
+        404, "No such notice", "No text is kept under that id, version and locale."
+    ),
     "no_such_zone": Kind(404, "No such zone", "The resident has no zone of that name."),
     "unknown_receipt": Kind(404, "Unknown receipt", "The resident has no such receipt."),
     "unknown_resident": Kind(404, "No such resident", "There is no resident of that id."),
@@ -57,6 +60,9 @@ CODES: Final[dict[str, Kind]] = {
     "slow_body": Kind(408, "Body too slow", "The body must arrive in time; send it again."),
     "slow_head": Kind(408, "Head too slow", "Send the request's head in one go."),
     "resident_exists": Kind(409, "Resident exists", "Choose another id, or leave it out."),
+    "notice_exists": Kind(
+        409, "Notice exists", "What residents were shown never changes: take another version."
+    ),
     "too_many_zones": Kind(409, "Too many zones", "Remove a zone, or draw an old one anew."),
     "zone_in_use": Kind(
         409, "Zone in use", "A grant names it as a place where it doesn't hold: renew that first."
@@ -109,6 +115,9 @@ CODES: Final[dict[str, Kind]] = {
     "too_many_pings": Kind(422, "Too many pings", "Send at most 10,000 pings in one request."),
     "too_many_rows": Kind(422, "Too many rows", "Send the rows in several imports."),
     "invalid_fence": Kind(422, "Invalid fence", "The Feature can't be used as a fence."),
+    "forbidden_by_law": Kind(
+        422, "Forbidden by law", "The fence is too near to a place that a law protects."
+    ),
     "invalid_zone": Kind(422, "Invalid zone", "The Feature can't be used as a zone."),
     "invalid_offer": Kind(422, "Invalid offer", "The offer contradicts itself."),
     "invalid_preferences": Kind(

@@ -4,7 +4,18 @@ from typing import Final
 
 from engine.decision import OfferMade
 from engine.delivery.views import RecallTold
-from engine.web import claims, events, history, preferences, resident_rows, residents, rights, zones
+from engine.web import (
+    claims,
+    events,
+    floor,
+    history,
+    preferences,
+    renewals,
+    resident_rows,
+    residents,
+    rights,
+    zones,
+)
 from engine.web.route import NDJSON, Route
 from engine.web.table import ANY_RESIDENT, IN_FORCE, LIVE, OPERATOR, RESIDENTS, ROWS, SENDERS, route
 
@@ -159,6 +170,36 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "preferences",
         roles=RESIDENTS,
         codes=("foreign_resident", "unknown_resident", "overloaded", *IN_FORCE),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/renewals",
+        renewals.list_renewals,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    route(
+        "GET",
+        "/v1/residents/{resident}/floor",
+        floor.get_floor,
+        "preferences",
+        roles=RESIDENTS,
+        codes=("foreign_resident", "unknown_resident", "store_unavailable"),
+    ),
+    route(
+        "PUT",
+        "/v1/residents/{resident}/age",
+        floor.put_age,
+        "preferences",
+        roles=OPERATOR,
+        codes=(
+            "unknown_resident",
+            "precondition_required",
+            "version_moved",
+            "overloaded",
+            *IN_FORCE,
+        ),
     ),
     route(
         "GET",

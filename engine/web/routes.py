@@ -22,10 +22,12 @@ from engine.web import (
     imports,
     keys,
     ndjson,
+    notices,
     offers,
     operations,
     pings,
     redemptions,
+    vocabulary,
     websocket,
 )
 from engine.web.context import Context
@@ -152,7 +154,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "fences",
         roles=MERCHANTS,
         statuses=(200, 201),
-        codes=("foreign_brand", "invalid_fence", "unknown_brand", *LIVE),
+        codes=("foreign_brand", "invalid_fence", "unknown_brand", "forbidden_by_law", *LIVE),
         body=fences.Feature,
     ),
     route(
@@ -274,6 +276,26 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("store_unavailable",),
     ),
+    route(
+        "GET", "/v1/notices", notices.list_notices, "preferences", codes=("store_unavailable",)
+    ),
+    route(
+        "PUT",
+        "/v1/notices/{notice}/{version}/{locale}",
+        notices.put_notice,
+        "preferences",
+        roles=OPERATOR,
+        statuses=(200, 201),
+        codes=("notice_exists", "store_unavailable"),
+    ),
+    route(
+        "GET",
+        "/v1/notices/{notice}/{version}/{locale}",
+        notices.get_notice,
+        "preferences",
+        codes=("no_such_notice", "store_unavailable"),
+    ),
+    route("GET", "/v1/vocabulary", vocabulary.get_vocabulary, "preferences"),
     route("GET", "/v1/counts", operations.counts, "operations"),
     route("GET", "/healthz", operations.healthz, "operations"),
     route("GET", "/readyz", operations.readyz, "operations", statuses=(200, 503)),
