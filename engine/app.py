@@ -109,7 +109,7 @@ async def assemble(
     node = new_node()
     follower = Follower(store, engine, keys, node=node, clock_ms=clock_ms, write=journal.add)
     await _operator_key(config, store)
-    snapshot = await store.snapshot(now_ms=clock_ms())
+    snapshot = await store.snapshot(now_ms=clock_ms(), take=follower.take_residents)
     await follower.load(snapshot)
     gc.collect()
     gc.freeze()

@@ -37,6 +37,7 @@ from engine.consent.law import Laws
 from engine.consent.protection import Protection
 from engine.consent.record import Record
 from engine.consent.row import Row
+from engine.consent.saying import Saying
 from engine.consent.zones import draw
 from engine.decision import Decision, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook
@@ -379,6 +380,28 @@ class Engine:
             self.tracker.forget(resident_id)
         elif resident is not None and not resident.doubtful and resident.row is not entry.row:
             self.tracker.refilter(resident, entry.row)
+
+    def take_resident(
+        self,
+        resident_id: str,
+        settings: ResidentSettings,
+        version: int,
+        said: Sequence[Saying],
+        record_ids: Sequence[bytes],
+        *,
+        now_ms: int,
+    ) -> None:
+        """A resident as a process knows them that starts: nothing else is known of them yet."""
+        self._settings_of[resident_id] = settings
+        self.preferences.take(
+            resident_id,
+            version,
+            said,
+            record_ids,
+            settings.timezone,
+            now_ms=now_ms,
+            floor=self.floor.of(resident_id),
+        )
 
     def put_canary(
         self, resident_id: str, version: int, records: Iterable[Record], *, now_ms: int

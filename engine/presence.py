@@ -9,8 +9,8 @@ from typing import Final
 import msgspec
 
 from engine.changes import Changes, ResidentState, TransitionTold
-from engine.consent.index import Row
 from engine.consent.lanes import MATCH_NEED
+from engine.consent.row import Row
 from engine.consent.visits import shared_visits
 from engine.decision import Event
 from engine.offers.book import OfferBook

@@ -40,6 +40,8 @@ from engine.store.port import (
     VersionMoved,
     Written,
 )
+from engine.store.shared import as_told
+from engine.store.told import ResidentTold
 
 NOW_MS = 1_700_000_000_000
 DAY = NOW_MS // 86_400_000
@@ -408,17 +410,20 @@ class StoreContract:
         await store.commit(presence("cid", "door"))
         await store.commit(presence("cid"))
 
-        snapshot = await store.snapshot(now_ms=NOW_MS)
+        residents: list[ResidentTold] = []
+        snapshot = await store.snapshot(now_ms=NOW_MS, take=residents.extend)
 
         assert snapshot.number == 7
         assert snapshot.brands == (BrandRow(BRAND, 1),)
         assert snapshot.fences == (msgspec.structs.replace(fence("door"), version=1),)
         assert snapshot.offers == (OfferRow(OFFER, 1),)
         assert snapshot.keys == (KEY,)
-        assert snapshot.residents == (
-            ResidentRow(id="ann", settings=SETTINGS),
-            ResidentRow(id="bob", settings=SETTINGS, version=1, records=(record("bob", 1),)),
-        )
+        assert residents == [
+            as_told(ResidentRow(id="ann", settings=SETTINGS)),
+            as_told(
+                ResidentRow(id="bob", settings=SETTINGS, version=1, records=(record("bob", 1),))
+            ),
+        ]
         assert snapshot.states == (
             ResidentState(
                 resident="ann",

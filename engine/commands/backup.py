@@ -86,7 +86,10 @@ async def _reconfirm(config: Config, arguments: argparse.Namespace) -> int:
         raise WorkFailed("name the residents, or --all")
     async with opened_store(config) as store:
         if arguments.all:
-            names = [row.id for row in (await store.snapshot(now_ms=clock_ms())).residents]
+            names: list[str] = []
+            await store.snapshot(
+                now_ms=clock_ms(), take=lambda told: names.extend(row.id for row in told)
+            )
         else:
             names = arguments.resident
         done, unknown, tell = 0, 0, every(PROGRESS_EVERY_S)

@@ -79,3 +79,8 @@ def nobodys(said: Record | Saying) -> Record:
         week=said.week,
         places=said.places,
     )
+
+
+def saying_of(record: Record) -> Saying:
+    """What a record says."""
+    return Saying(**{name: getattr(record, name) for name in Saying.__struct_fields__})

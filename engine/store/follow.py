@@ -24,6 +24,7 @@ from engine.store.port import (
     Store,
     StoreUnavailable,
 )
+from engine.store.told import ResidentTold
 from geofences.fence import Fence, FenceRejected
 from geofences.geojson import parse_fence
 from geofences.index import FenceIndex
@@ -77,14 +78,21 @@ class Follower:
         self._later: asyncio.Task[None] | None = None
         """The last of the tasks that bring much in; the next one waits for it."""
 
+    def take_residents(self, told: list[ResidentTold]) -> None:
+        """Take over some of all residents, before anything else."""
+        now_ms = self._clock_ms()
+        for row in told:
+            self._engine.take_resident(
+                row.id, row.settings, row.version, row.said, row.record_ids, now_ms=now_ms
+            )
+
     async def load(self, snapshot: Snapshot) -> None:
-        """Take over everything, before the first ping is answered."""
+        """Take over everything else, before the first ping is answered."""
         for brand in snapshot.brands:
             self._engine.put_brand(brand.brand)
         self._engine.put_fences(await asyncio.to_thread(_parsed, snapshot.fences))
         for offer in snapshot.offers:
             self._engine.put_offer(offer.offer)
-        self._put_residents(snapshot.residents)
         for row in snapshot.protections:
             self._engine.put_protection(row.resident, row.protection)
         self._engine.restore(snapshot.states, snapshot.counts)

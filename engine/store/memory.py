@@ -44,7 +44,8 @@ from engine.store.port import (
     VersionMoved,
     Written,
 )
-from engine.store.shared import Claim, Shared, claim_row
+from engine.store.shared import Claim, Shared, as_told, claim_row
+from engine.store.told import TakeResidents
 
 Row = TypeVar("Row")
 
@@ -92,16 +93,17 @@ class MemoryStore(MemoryNodes, MemoryPruning, MemoryGuards, MemoryRights, Memory
 
     # What a process holds in memory.
 
-    async def snapshot(self, *, now_ms: int) -> Snapshot:
+    async def snapshot(self, *, now_ms: int, take: TakeResidents | None = None) -> Snapshot:
         """Everything."""
         shared = self._open_shared()
+        if take is not None:
+            take([as_told(row) for row in _those(shared.residents)])
         known = sorted(shared.presences.keys() | shared.claims_of.keys())
         return Snapshot(
             number=shared.number,
             brands=_those(shared.brands),
             fences=_those(shared.fences),
             offers=_those(shared.offers),
-            residents=_those(shared.residents),
             keys=_those(shared.keys),
             states=tuple(shared.state(resident, now_ms) for resident in known),
             counts=tuple(shared.open_counts({offer for offer, _ in shared.counts}, now_ms)),

@@ -21,6 +21,7 @@ from engine.store.kept import Kept, KeptAnswer
 from engine.store.nodes import NodeStore
 from engine.store.pruning import PruneStore
 from engine.store.rights import RightsStore
+from engine.store.told import TakeResidents
 from engine.store.window import EventStore
 
 Kind = Literal["brand", "fence", "offer", "resident", "key", "batch", "protection", "canary"]
@@ -186,13 +187,12 @@ class ResidentsImported(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a process holds in memory, as of one instant: the feed's `number`."""
+    """All that a process holds in memory but residents, at one instant: the feed's `number`."""
 
     number: int
     brands: tuple[BrandRow, ...]
     fences: tuple[FenceRow, ...]
     offers: tuple[OfferRow, ...]
-    residents: tuple[ResidentRow, ...]
     keys: tuple[KeyRow, ...]
     states: tuple[ResidentState, ...]
     """Only residents who have presence, or had claims."""
@@ -258,8 +258,11 @@ class Store(EventStore, PruneStore, GuardStore, NodeStore, RightsStore, Protocol
     async def secret(self, name: str) -> bytes:
         """The store's own 32 random bytes of that name, made at the first call by anybody."""
 
-    async def snapshot(self, *, now_ms: int) -> Snapshot:
-        """Everything, read in one consistent transaction."""
+    async def snapshot(self, *, now_ms: int, take: TakeResidents | None = None) -> Snapshot:
+        """Everything, read in one consistent transaction.
+
+        `take` is given all residents, by id, some hundred at a time; None: they are not read.
+        """
 
     async def read_brands(self, ids: list[str]) -> list[BrandRow]:
         """Those of the brands that exist, by id."""

@@ -47,6 +47,7 @@ from engine.store.postgres_guards import PostgresGuards, protection_row
 from engine.store.postgres_nodes import PostgresNodes
 from engine.store.postgres_pruning import PostgresPruning
 from engine.store.postgres_rights import PostgresRights
+from engine.store.told import TakeResidents
 from engine.store.wire import LONG_S, SQL, Wire
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -100,18 +101,17 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
 
     # What a process holds in memory.
 
-    async def snapshot(self, *, now_ms: int) -> Snapshot:
+    async def snapshot(self, *, now_ms: int, take: TakeResidents | None = None) -> Snapshot:
         """Everything, in one read-only transaction, fetched 20,000 rows at a time."""
         since_ms, day = recent_since_ms(now_ms), first_open_day(now_ms)
         async with self._wire.reading(LONG_S) as (connection, fetch):
+            if take is not None:
+                await rows.take_residents(fetch("all_residents"), fetch("all_records"), take)
             return Snapshot(
                 number=await connection.fetchval(SQL["newest_change"]),
                 brands=tuple([rows.brand_row(row) async for row in fetch("all_brands")]),
                 fences=tuple([rows.fence_row(row) async for row in fetch("all_fences")]),
                 offers=tuple([rows.offer_row(row) async for row in fetch("all_offers")]),
-                residents=tuple(
-                    await rows.resident_rows(fetch("all_residents"), fetch("all_records"))
-                ),
                 keys=tuple([rows.key_row(row) async for row in fetch("all_keys")]),
                 states=tuple(
                     await rows.states(

@@ -1,6 +1,8 @@
 """Rows of the queries as the values that the port speaks of."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
+from functools import lru_cache
 from typing import Final
 
 import asyncpg
@@ -8,6 +10,7 @@ import msgspec
 
 from engine.changes import ClaimRow, OfferCount, ResidentState
 from engine.consent.record import Record
+from engine.consent.saying import Saying
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, Author
@@ -23,13 +26,18 @@ from engine.store.port import (
     VersionMoved,
     Written,
 )
+from engine.store.told import ResidentTold, TakeResidents
 
 _brand: Final = msgspec.json.Decoder(Brand)
 _offer: Final = msgspec.json.Decoder(Offer)
 _settings: Final = msgspec.json.Decoder(ResidentSettings)
 _record: Final = msgspec.json.Decoder(Record)
+_saying: Final = msgspec.json.Decoder(Saying)
 _key: Final = msgspec.json.Decoder(KeyRow)
 _answer: Final = msgspec.msgpack.Decoder(KeptAnswer)
+
+SLICE: Final = 250
+"""Residents taken into memory at a time: some milliseconds."""
 
 
 def key_row(row: asyncpg.Record) -> KeyRow:
@@ -129,22 +137,39 @@ def claim_record(rows: Iterable[asyncpg.Record]) -> ClaimRecord | None:
     return None
 
 
-async def resident_rows(
-    residents: AsyncIterator[asyncpg.Record], records: AsyncIterator[asyncpg.Record]
-) -> list[ResidentRow]:
-    """Residents with their records."""
-    said: dict[str, list[Record]] = {}
-    async for row in records:
-        said.setdefault(row["resident"], []).append(_record.decode(row["body"]))
-    return [
-        ResidentRow(
-            id=row["id"],
-            settings=_settings.decode(row["settings"]),
-            version=row["version"],
-            records=tuple(said.pop(row["id"], ())),
+async def take_residents(
+    residents: AsyncIterator[asyncpg.Record],
+    records: AsyncIterator[asyncpg.Record],
+    take: TakeResidents,
+) -> None:
+    """Give all residents with what they said to `take`, a slice at a time; both come by resident.
+
+    Between slices the event loop has its turn.
+    """
+    slice_: list[ResidentTold] = []
+    record = await anext(records, None)
+    async for row in residents:
+        resident, said, ids = row["id"], [], []
+        while record is not None and record["resident"] == resident:
+            said.append(_saying.decode(record["body"]))
+            ids.append(bytes.fromhex(record["id"]))
+            record = await anext(records, None)
+        slice_.append(
+            ResidentTold(
+                resident, _same_settings(row["settings"]), row["version"], tuple(said), tuple(ids)
+            )
         )
-        async for row in residents
-    ]
+        if len(slice_) == SLICE:
+            take(slice_)
+            slice_ = []
+            await asyncio.sleep(0)
+    take(slice_)
+
+
+@lru_cache(maxsize=10_000)
+def _same_settings(document: bytes) -> ResidentSettings:
+    """Settings, shared by those who have the same."""
+    return _settings.decode(document)
 
 
 def resident_row(row: asyncpg.Record) -> ResidentRow:

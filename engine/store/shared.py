@@ -18,6 +18,8 @@ from engine.changes import (
     ResidentState,
 )
 from engine.consent.notices import NoticeText
+from engine.consent.record import record_id
+from engine.consent.saying import saying_of
 from engine.store.audit import AuditEntry, Author, allows
 from engine.store.guards import ProtectionRow
 from engine.store.kept import Kept
@@ -42,6 +44,7 @@ from engine.store.port import (
     first_open_day,
     recent_since_ms,
 )
+from engine.store.told import ResidentTold
 
 
 class Claim(msgspec.Struct):
@@ -380,4 +383,15 @@ def claim_row(made: ClaimMade) -> ClaimRow:
     """A claim as it is read back."""
     return ClaimRow(
         resident=made.resident, decision=made.decision, made=made.made, made_ms=made.made_ms
+    )
+
+
+def as_told(row: ResidentRow) -> ResidentTold:
+    """Of a resident what counts in memory."""
+    return ResidentTold(
+        id=row.id,
+        settings=row.settings,
+        version=row.version,
+        said=tuple(map(saying_of, row.records)),
+        record_ids=tuple(bytes.fromhex(record_id(record)) for record in row.records),
     )

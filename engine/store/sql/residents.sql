@@ -11,7 +11,7 @@ from residents r where r.id = any($1::text[]) order by r.id
 
 -- name: all_records
 -- Every consent record, by resident and in the order in which it was said.
-select resident, body from consent_records order by resident, position
+select resident, id, body from consent_records order by resident, position
 
 -- name: create_residents
 -- Make those of the residents that are not there; their ids.
