@@ -157,12 +157,22 @@ def _watch(ctx: Context, admission: Admission) -> None:
         "Looks at the window of events that failed since the start.",
         lambda: tail.failures,
     )
+    _watch_rows(ctx)
+    watch(
+        "passby_uptime_seconds",
+        "Since the start.",
+        lambda: (ctx.mono_ms() - ctx.started_mono_ms) / 1_000,
+    )
+
+
+def _watch_rows(ctx: Context) -> None:
+    """What a restore left to do, and what time has taken."""
+    watch, pruned = ctx.metrics.watch, ctx.pruner.pruned
     watch(
         "passby_residents_suspended",
         "Residents who have a grant that counts no more since a backup was restored.",
         lambda: ctx.engine.preferences.suspended,
     )
-    pruned = ctx.pruner.pruned
     for name, what in (
         ("events", "Events for streams"),
         ("changes", "Lines of the change feed"),
@@ -175,11 +185,6 @@ def _watch(ctx: Context, admission: Admission) -> None:
             f"{what} that this server has forgotten since the start, because they were too old.",
             partial(pruned.__getitem__, name),
         )
-    watch(
-        "passby_uptime_seconds",
-        "Since the start.",
-        lambda: (ctx.mono_ms() - ctx.started_mono_ms) / 1_000,
-    )
 
 
 @asynccontextmanager
