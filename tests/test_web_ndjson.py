@@ -240,6 +240,46 @@ async def test_a_sender_that_does_not_wait_is_held_up(tmp_path: Path) -> None:
         assert held == 6, "five slices of ten may wait; the sixth holds up"
 
 
+async def test_of_many_streams_one_goes_on_in_each_turn(tmp_path: Path) -> None:
+    """So that a turn is no longer with 20 streams, and the feed's news no later."""
+    async with town(tmp_path) as here:
+        loop, turns, slices = asyncio.get_running_loop(), 0, 0
+
+        def tick() -> None:
+            nonlocal turns
+            turns += 1
+            if slices < 1_000:
+                loop.call_soon(tick)
+
+        async def stream() -> None:
+            nonlocal slices
+            for _ in range(50):
+                slices += 1
+                await here.ctx.answerer.turn()
+
+        loop.call_soon(tick)
+        await asyncio.gather(*(stream() for _ in range(20)))
+
+        assert turns > 900
+
+
+async def test_a_full_queue_holds_up_a_stream_that_waits_for_it(tmp_path: Path) -> None:
+    """Nothing of it is shed, however few changes may wait."""
+    store = HeldStore()
+    async with town(tmp_path, store, queue_changes_max=5, slice_pings_max=5) as here:
+        await here.brand("cafe")
+        names = [f"r{n}" for n in range(40)]
+        for name in names:
+            await here.resident(name)
+        answering = asyncio.create_task(post(here, b"".join(line(here.ping(n)) for n in names)))
+        await store.asked.wait()
+        await here.call("GET", "/healthz")
+        assert not answering.done()
+        store.go.set()
+
+        assert [told["status"] for told in await answering] == ["decided"] * 40
+
+
 async def test_what_cannot_be_made_durable_is_shed(tmp_path: Path) -> None:
     store = MemoryStore()
     async with town(tmp_path, store) as here:

@@ -68,8 +68,23 @@ class Answerer:
         self._slice_pings_max = slice_pings_max
         self._waiting_max = waiting_max
         self._decided_s = decided_s
+        self._turns = asyncio.Lock()
         self.waiting = 0
         """Calls that wait for the journal now."""
+
+    @property
+    def full(self) -> bool:
+        """Whether too much waits for a commit, so that what comes now is shed."""
+        return self._journal.full or self.waiting >= self._waiting_max
+
+    async def turn(self) -> None:
+        """Let the loop turn. Of all who wait for this one goes on in each turn.
+
+        Else a turn would take as long as there are streams, and the news of consent, for which the
+        loop has to turn several times, would come later than they may.
+        """
+        async with self._turns:
+            await asyncio.sleep(0)
 
     async def answer(self, items: Sequence[Ping | Decision]) -> list[Decision]:
         """Answer pings in their order; what is a decision already stays in its place.
@@ -85,14 +100,14 @@ class Answerer:
         decided = Decided()
         for start in range(0, len(items), self._slice_pings_max):
             if start:
-                await asyncio.sleep(0)
+                await self.turn()
             self.decide_slice(items[start : start + self._slice_pings_max], decided)
         return decided
 
     def decide_slice(self, items: Sequence[Ping | Decision], decided: Decided) -> None:
         """Decide one slice and note which commit each decision waits for."""
         decisions, groups = decided.decisions, decided.groups
-        if self._journal.full or self.waiting >= self._waiting_max:
+        if self.full:
             decisions.extend(shed(i, _OVERLOADED) if isinstance(i, Ping) else i for i in items)
             groups.extend(None for _ in items)
             return

@@ -68,7 +68,14 @@ class Flow(Generic[Shape]):
         self._ended = False
 
     async def add(self, items: Sequence[Ping | Decision], size: int, shape: Shape) -> None:
-        """Decide items that come together and are answered together; wait while too many wait."""
+        """Decide items that come together and are answered together; wait while too many wait.
+
+        Where too much waits for a commit in all, a stream that waits for some of it is held up,
+        and only one that does not is shed.
+        """
+        while self._parts and self._answerer.full:
+            self._room.clear()
+            await self._room.wait()
         part = _Part(await self._answerer.decide(items), size, shape)
         if not self._parts and not part.decided.waits:
             await self._send(part)
@@ -83,7 +90,7 @@ class Flow(Generic[Shape]):
         self._since_turn += len(items) or 1
         if self._since_turn >= self._turn_pings_max:
             self._since_turn = 0
-            await asyncio.sleep(0)
+            await self._answerer.turn()
 
     def end(self) -> None:
         """Nothing more will be added."""
