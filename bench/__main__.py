@@ -33,7 +33,7 @@ def full() -> Benchmarks:
         "serve": [lambda: serve.run(fences=10_000, residents=RESIDENTS, rounds=4)],
         "streams": [
             lambda: streams.run(
-                fences=10_000, residents=RESIDENTS, rounds=3, readers=100, rows=20_000
+                fences=10_000, residents=RESIDENTS, rounds=2, readers=100, rows=10_000
             )
         ],
         "commit": [lambda: commit.run(residents=RESIDENTS, seconds=5.0)],
@@ -48,7 +48,7 @@ def smoke() -> Benchmarks:
         "match": [lambda: match.run(fences=300, pings=200, brute_pings=50, rounds=2)],
         "decide": [lambda: decide.run(fences=300, residents=300, rounds=1)],
         "serve": [lambda: serve.run(fences=300, residents=300, rounds=1)],
-        "streams": [lambda: streams.run(fences=300, residents=300, rounds=1, readers=3, rows=300)],
+        "streams": [lambda: streams.run(fences=2_000, residents=500, rounds=1, readers=3, rows=99)],
         "commit": [lambda: commit.run(residents=100, seconds=0.3)],
         "next_fix": [lambda: next_fix.run(residents=10, shops=30, seconds=1_800)],
         "revoke": [lambda: revoke.run(residents=5, withdrawals=5)],

@@ -97,8 +97,8 @@ def measure(*, fences: int, residents: int, rounds: int) -> list[Result]:
     """
     with tempfile.TemporaryDirectory(prefix="passby-bench-") as folder, removed(Path(folder)):
         data = Path(folder)
-        uvloop.run(_fill(data, fences, residents))
-        with _server(data) as (pid, port):
+        uvloop.run(fill(data, fences, residents))
+        with server(data) as (pid, port):
             plan = Plan(
                 host="127.0.0.1",
                 port=port,
@@ -110,10 +110,10 @@ def measure(*, fences: int, residents: int, rounds: int) -> list[Result]:
             return _load(plan)
 
 
-async def _fill(data: Path, fences: int, residents: int) -> None:
+async def fill(data: Path, fences: int, residents: int) -> None:
     """Write the city into a new database, as others would have done before the server starts."""
-    server = EmbeddedPostgres(data)
-    url = await server.start()
+    database = EmbeddedPostgres(data)
+    url = await database.start()
     store = PostgresStore(url)
     try:
         await store.open()
@@ -134,7 +134,7 @@ async def _fill(data: Path, fences: int, residents: int) -> None:
         await _opt_in(url, names, now_ms)
     finally:
         await store.close()
-        await server.stop()
+        await database.stop()
 
 
 async def _opt_in(url: str, names: list[str], now_ms: int) -> None:
@@ -154,7 +154,7 @@ async def _opt_in(url: str, names: list[str], now_ms: int) -> None:
 
 
 @contextmanager
-def _server(data: Path) -> Iterator[tuple[int, int]]:
+def server(data: Path) -> Iterator[tuple[int, int]]:
     """A server on a free port; its process id and the port."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PASSBY_")}
     said = data / "server.log"

