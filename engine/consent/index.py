@@ -2,7 +2,7 @@
 
 A million residents must fit, so a resident's records are not kept as such. What they say is held
 once for all who said the same (`Held`), and so is the row that it comes to. A resident's own are
-the ends of their grants and the ids of their records, packed. See decision 0008.
+the ends of their grants and the ids of their records, packed. See decision 0010.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -75,6 +75,11 @@ class PreferenceIndex:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def rows(self) -> int:
+        """How many different rows there are."""
+        return len(self._rows)
 
     def put(
         self,
@@ -167,22 +172,24 @@ class PreferenceIndex:
         mono_ms: int,
     ) -> str | None:
         """The whole rule for an offer: why it may not reach the resident now, or None."""
-        if self.is_stale(mono_ms):
+        # `is_stale` and `entry`, without the calls: a decision takes less than a microsecond.
+        if mono_ms >= self.lease_until_mono_ms():
             return "stale"
-        entry = self.entry(resident, now_ms)
+        entry = self._entries.get(resident)
         if entry is None:
             return "no_record"
-        need = offer_need(purpose)
-        return entry.row.refusal(
-            need, brand, categories, deny_categories
-        ) or entry.row.contact_refusal(
-            need,
-            brand,
-            categories,
-            channel,
-            entry.clock.at(now_ms).hour_of_week,
-            self.whereabouts(resident),
-        )
+        if now_ms >= entry.next_change_at_ms:
+            self._compile(entry, now_ms)
+        row, need = entry.row, offer_need(purpose)
+        why = row.refusal(need, brand, categories, deny_categories)
+        if why is not None:
+            return why
+        hour = entry.clock.at(now_ms).hour_of_week
+        why = row.contact_refusal(need, brand, categories, channel, hour)
+        if why in _OF_A_PLACE:
+            at = self.whereabouts(resident)
+            why = row.contact_refusal(need, brand, categories, channel, hour, at)
+        return why
 
     def redeemable(
         self,
@@ -294,6 +301,8 @@ class PreferenceIndex:
 
 
 _EMPTY: Final = Row()
+_OF_A_PLACE: Final = frozenset({"place", "quiet_hours"})
+"""Refusals that may be none once it is known where the resident is."""
 
 
 def _end(said: Record | Saying) -> int:

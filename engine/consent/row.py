@@ -19,7 +19,7 @@ a grant away never allows what was not allowed before.
 A row is immutable and shared by all residents whose records come to the same.
 """
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar, cast
@@ -96,14 +96,13 @@ class Sparse(msgspec.Struct, frozen=True, gc=False):
     """What the grants of contact say of channels and hours, sorted."""
 
 
-_NOTHING_SAID: Final = Sparse()
 _NOBODY: Final[Mapping[str, Sparse]] = MappingProxyType({})
 
 
 class Row(msgspec.Struct, frozen=True, weakref=True):
     """What a resident's standing records come to. Categories and brands are sparse.
 
-    Nothing in it changes, and what rows have in common they share: see decision 0008.
+    Nothing in it changes, and what rows have in common they share: see decision 0010.
     """
 
     floor: int = 0
@@ -162,7 +161,10 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             categories: what the thing asked for belongs to; a grant for any of them counts.
             deny_categories: further categories of which a deny counts, but no grant.
         """
-        grants, denies = self.granted_and_denied(brand, categories, deny_categories)
+        if self.brands or self.categories:
+            grants, denies = self.granted_and_denied(brand, categories, deny_categories)
+        else:
+            grants, denies = self.grant_all, self.floor | self.deny_all
         if need & denies:
             return "law" if need & self.floor else "denied"
         if missing := need & ~grants:
@@ -189,32 +191,41 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             at: where the resident is; None: nobody can tell, so that a grant that excepts places
                 holds nowhere.
         """
-        bit = CHANNEL_BIT[channel]
-        on_channel = here = in_hours = 0
-        for reaches in self._reaches(brand, categories):
-            for held, channels, week, places in reaches:
-                if channels & bit:
-                    on_channel |= held
-                    if places and (at is None or at.may_be_in(places)):
-                        continue
-                    here |= held
-                    if week >> hour_of_week & 1:
-                        in_hours |= held
         need &= _CONTACT
-        if not need & ~in_hours:
+        bit = CHANNEL_BIT[channel]
+        reaches = self.reach_all
+        if self.brands or self.categories:
+            reaches = self._reaches(brand, categories)
+        left = need
+        for held, channels, week, places in reaches:
+            if (
+                channels & bit
+                and week >> hour_of_week & 1
+                and not (places and (at is None or at.may_be_in(places)))
+            ):
+                left &= ~held
+        if not left:
             return None
+        on_channel = here = 0
+        for held, channels, _, places in reaches:
+            if channels & bit:
+                on_channel |= held
+                if not (places and (at is None or at.may_be_in(places))):
+                    here |= held
         if need & ~on_channel:
             return "channel"
         return "place" if need & ~here else "quiet_hours"
 
-    def _reaches(self, brand: str, categories: Sequence[str]) -> Iterator[Reaches]:
+    def _reaches(self, brand: str, categories: Sequence[str]) -> Reaches:
         """Those that apply to a brand."""
-        yield self.reach_all
-        if self.brands:
-            yield self.brands.get(brand, _NOTHING_SAID).reaches
+        reaches = self.reach_all
+        if said := self.brands.get(brand):
+            reaches += said.reaches
         if self.categories:
             for category in categories:
-                yield self.categories.get(category, _NOTHING_SAID).reaches
+                if said := self.categories.get(category):
+                    reaches += said.reaches
+        return reaches
 
 
 class Held(msgspec.Struct, frozen=True, weakref=True):
