@@ -33,6 +33,7 @@ from engine.store.pruner import Lives, Pruner
 from engine.store.retention import Retention
 from engine.web.context import Context
 from engine.web.metrics import Metrics
+from engine.web.rate import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,10 @@ FIRST_LOOK_S: Final = 5.0
 
 _LEASE_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
+PAIRING_TRIES_PER_S: Final = 2
+PAIRING_BURST_S: Final = 30
+"""Wrong pairing codes that one process takes, of all who try: 60 at once, then 2 a second. In its ten
+minutes a code is guessed once in 10^12 times."""
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SLICE: Final = 500
 
@@ -171,6 +176,7 @@ async def assemble(
         mono_ms=mono_ms,
         started_mono_ms=mono_ms(),
         metrics=metrics,
+        pairing_tries=RateLimiter(per_second=PAIRING_TRIES_PER_S, burst_s=PAIRING_BURST_S),
     )
 
 

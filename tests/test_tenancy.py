@@ -63,6 +63,10 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "GET /v1/residents/{resident}/preferences/stream": RESIDENT,
     "GET /v1/residents/{resident}/history": RESIDENT,
     "GET /v1/residents/{resident}/receipts/{receipt}": RESIDENT,
+    "POST /v1/residents/{resident}/pairings": RESIDENT,
+    "GET /v1/residents/{resident}/devices": RESIDENT,
+    "DELETE /v1/residents/{resident}/devices/{device}": RESIDENT,
+    "POST /v1/residents/{resident}/merge": RESIDENT,
     "GET /v1/residents/{resident}/export": RESIDENT,
     "DELETE /v1/residents/{resident}": RESIDENT,
     "GET /v1/residents/{resident}/offers": RESIDENT,
@@ -179,8 +183,10 @@ class Party:
                 await self.here.must("PUT", f"/v1/fences/{fresh}", fence(self.name))
             case "offer":
                 await self.here.must("PUT", f"/v1/offers/{fresh}", offer(self.name, status="draft"))
-            case "id":
-                made = {"role": "merchant", "name": "till", "brands": [self.name]}
+            case "id" | "device":
+                whose = {"resident": self.name} if wanted == "device" else {"brands": [self.name]}
+                role = "resident" if wanted == "device" else "merchant"
+                made = {"role": role, "name": wanted, **whose}
                 return str((await self.here.must("POST", "/v1/keys", made))["id"])
             case "decision":
                 return str((await self.claim())["claim"])
@@ -219,6 +225,15 @@ class Party:
         assert made["brand"] == self.name
         return dict(made)
 
+    async def pairing(self, own: bool) -> str:
+        """A code of the resident, or of somebody who is to become them."""
+        whose = self.name
+        if not own:
+            made = {"resident": f"{self.name}-{self._number}"}
+            whose = (await self.here.must("POST", "/v1/residents", made))["resident"]
+        pairings = f"/v1/residents/{whose}/pairings"
+        return str((await self.here.must("POST", pairings))["code"])
+
     async def body(self, route: Route) -> Any:
         """A good body for a route, about the party's own."""
         self._number += 1
@@ -249,6 +264,8 @@ class Party:
         }
         if route.events:
             await self.claim()
+        if route.name in ("POST /v1/pairings", "POST /v1/residents/{resident}/merge"):
+            return {"code": await self.pairing(route.name == "POST /v1/pairings")}
         if route.name == "POST /v1/redemptions":
             return {"code": (await self.claim())["code"]}
         return bodies.get(route.name)

@@ -73,6 +73,7 @@ SHOWN: Final = (
         '"offer":"aino-bun"',
         "event: preferences",
     ),
+    ('"name":"tablet"', "", '"effect":"withdraw"', '"code":"merged_resident"'),
     ('"form":"passby-resident-1"', "", '"code":"unauthenticated"'),
     ('"outcome":"deleted"',),
     (

@@ -39,6 +39,10 @@ ALLOWED = {
     "GET /v1/residents/{resident}/preferences/stream": "operator resident",
     "GET /v1/residents/{resident}/history": "operator resident",
     "GET /v1/residents/{resident}/receipts/{receipt}": "operator resident",
+    "POST /v1/residents/{resident}/pairings": "operator resident",
+    "GET /v1/residents/{resident}/devices": "operator resident",
+    "DELETE /v1/residents/{resident}/devices/{device}": "operator resident",
+    "POST /v1/residents/{resident}/merge": "operator sender resident",
     "GET /v1/residents/{resident}/export": "operator resident",
     "DELETE /v1/residents/{resident}": "operator resident",
     "GET /v1/residents/{resident}/offers": "operator resident",
@@ -94,6 +98,7 @@ def test_the_table_of_roles_is_complete() -> None:
     """Every route that needs a key is in it, and the others are few and known."""
     assert {route.name for route in ROUTES if route.roles} == set(ALLOWED)
     assert [route.path for route in ROUTES if not route.roles] == [
+        "/v1/pairings",
         "/v1/notices",
         "/v1/notices/{notice}/{version}/{locale}",
         "/v1/vocabulary",

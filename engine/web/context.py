@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.store.feed import Feed
     from engine.store.journal import Journal
     from engine.store.pruner import Pruner
+    from engine.web.rate import RateLimiter
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Context:
     """The monotonic clock that leases are held against, milliseconds."""
     started_mono_ms: int
     metrics: Metrics
+    pairing_tries: "RateLimiter"
+    """Takes the wrong pairing codes."""
 
 
 CONTEXT: Final = web.AppKey("context", Context)

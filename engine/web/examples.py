@@ -338,6 +338,7 @@ _EXPORT = {
     "controller": "City of Helsinki, privacy@example.org",
     "settings": _SETTINGS,
     "records": [_RECEIPT],
+    "merged": [],
     "age_band": None,
     "zones": [ZONE_READ],
     "offers": [_CLAIM],
@@ -409,6 +410,34 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
     "GET /v1/residents/{resident}/receipts/{receipt}": (None, _RECEIPT_IN_FULL),
     "GET /v1/residents/{resident}/offers": (None, _page(_CLAIM)),
     "GET /v1/residents/{resident}/export": (None, _EXPORT),
+    "POST /v1/residents/{resident}/pairings": (
+        None,
+        {"code": "7K2MQ-0XD93", "expires_at_ms": 1_790_000_600_000},
+    ),
+    "POST /v1/pairings": (
+        {"code": "7K2MQ-0XD93", "device": "tablet"},
+        {"resident": "r-17", "id": _KEY["id"], "key": "pb_resident_EXAMPLE"},
+    ),
+    "GET /v1/residents/{resident}/devices": (
+        None,
+        _page(
+            {
+                "id": _KEY["id"],
+                "name": "tablet",
+                "created_ms": 1_790_000_000_000,
+                "current": False,
+            }
+        ),
+    ),
+    "POST /v1/residents/{resident}/merge": (
+        {"resident": "r-18"},
+        {
+            "resident": "r-17",
+            "version": 3,
+            "receipts": [_RECEIPT],
+            "acknowledged_ms": 1_790_000_000_012,
+        },
+    ),
     "POST /v1/residents/{resident}/stop": (None, _said("withdraw", 2, scope={"all": True})),
     "GET /v1/keys": (None, _page(_KEY)),
     "POST /v1/keys": (

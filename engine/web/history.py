@@ -173,9 +173,10 @@ async def list_history(
 async def get_receipt(
     ctx: Context, key: KeyRow, *, resident: ResidentId, receipt: ReceiptId
 ) -> Answer[ConsentReceipt]:
-    """Read one receipt in full, after ISO/IEC TS 27560."""
+    """Read one receipt in full, after ISO/IEC TS 27560; also of who was merged into the resident."""
     row = await resident_row(ctx, key, resident)
-    for record in row.records:
-        if record_id(record) == receipt:
-            return Answer(in_full(record, ctx.config.controller))
+    for one in (row, *await ctx.store.read_merged(row.id)):
+        for record in one.records:
+            if record_id(record) == receipt:
+                return Answer(in_full(record, ctx.config.controller))
     raise Refused("unknown_receipt")

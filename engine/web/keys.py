@@ -13,6 +13,7 @@ from engine.web.fields import Cursor, Id, Limit, Name
 from engine.web.live import live
 from engine.web.paging import LIMIT_DEFAULT, Page, page_ids
 from engine.web.problem import FieldError, Refused
+from engine.web.residents import there
 from engine.web.route import Answer
 
 _BELONGS = {"brands": "merchant", "resident": "resident", "purchaser": "purchaser"}
@@ -58,8 +59,9 @@ async def create_key(ctx: Context, body: KeyBody, by: Author | None) -> Answer[M
     missing = [b for b in body.brands if b not in ctx.engine.book.brands]
     if missing:
         raise Refused("unknown_brand")
-    if body.resident is not None and not await ctx.store.read_residents([body.resident]):
-        raise Refused("unknown_resident")
+    if body.resident is not None:
+        rows = await ctx.store.read_residents([body.resident])
+        there(rows[0] if rows else None)
     key = new_key(body.role)
     row = KeyRow(
         id=new_id("k"),

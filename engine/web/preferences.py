@@ -199,11 +199,11 @@ async def post_stop(
     ctx: Context, key: KeyRow, by: Author | None, *, resident: ResidentId
 ) -> Answer[Acknowledged]:
     """Turn everything off, in one call."""
-    said = sync.Said(actor=_actor(key), now_ms=0, seed=_seed())
+    said = sync.Said(actor=actor_of(key), now_ms=0, seed=_seed())
     return await _say(ctx, key, resident, sync.stop(), said, by)
 
 
-def _actor(key: KeyRow) -> str:
+def actor_of(key: KeyRow) -> str:
     """Who speaks: the resident themselves, or somebody for them."""
     return "self" if key.role == "resident" else "agent"
 
@@ -235,7 +235,7 @@ def _said(
 ) -> sync.Said:
     """The circumstances that a body tells."""
     return sync.Said(
-        actor=_actor(key),
+        actor=actor_of(key),
         now_ms=0,
         if_match=if_match,
         device=body.device,

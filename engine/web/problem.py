@@ -48,6 +48,10 @@ CODES: Final[dict[str, Kind]] = {
         404, "No such notice", "No text is kept under that id, version and locale."
     ),
     "no_such_zone": Kind(404, "No such zone", "The resident has no zone of that name."),
+    "unknown_device": Kind(404, "Unknown device", "The resident has no such device."),
+    "unknown_pairing": Kind(
+        404, "Unknown code", "The code is wrong, used, or more than ten minutes old: make another."
+    ),
     "unknown_receipt": Kind(404, "Unknown receipt", "The resident has no such receipt."),
     "unknown_resident": Kind(404, "No such resident", "There is no resident of that id."),
     "unknown_key": Kind(404, "No such key", "There is no key of that id."),
@@ -90,6 +94,9 @@ CODES: Final[dict[str, Kind]] = {
         "Shown once",
         "It was done, and the key's text was in the first answer, which is not kept. If that never "
         "came, delete the key (GET /v1/keys, newest `created_ms`) and make another.",
+    ),
+    "merged_resident": Kind(
+        410, "Merged", "This resident has become another one, whose settings hold now."
     ),
     "version_moved": Kind(
         412,

@@ -109,12 +109,23 @@ async def resident_row(ctx: Context, key: KeyRow, resident: str) -> ResidentRow:
     """The resident that a path means, if the caller may act for them.
 
     Raises:
-        Refused: `foreign_resident` or `unknown_resident`.
+        Refused: `foreign_resident`, `unknown_resident` or `merged_resident`.
     """
     rows = await ctx.store.read_residents([resident_of(key, resident)])
-    if not rows:
+    return there(rows[0] if rows else None)
+
+
+def there(row: ResidentRow | None) -> ResidentRow:
+    """A resident who is there and nobody else by now.
+
+    Raises:
+        Refused: `unknown_resident` or `merged_resident`.
+    """
+    if row is None:
         raise Refused("unknown_resident")
-    return rows[0]
+    if row.merged_into is not None:
+        raise Refused("merged_resident")
+    return row
 
 
 async def get_resident(ctx: Context, key: KeyRow, *, resident: ResidentId) -> Answer[ResidentView]:

@@ -49,6 +49,13 @@ class WriteTold(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str
 
 
+class MergedTold(msgspec.Struct, frozen=True, kw_only=True):
+    """Who the resident also was."""
+
+    resident: str
+    records: tuple[Receipt, ...]
+
+
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     """All that is held on a resident. Positions are not: none is ever stored."""
 
@@ -59,6 +66,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     settings: ResidentView
     records: tuple[Receipt, ...]
     """All that was ever said, oldest first."""
+    merged: tuple[MergedTold, ...]
+    """Whoever was merged into the resident."""
     age_band: str | None
     zones: tuple[dict[str, Any], ...]
     """GeoJSON Features, as the list of zones has them."""
@@ -85,6 +94,10 @@ async def export_resident(ctx: Context, key: KeyRow, *, resident: ResidentId) ->
         controller=ctx.config.controller,
         settings=view(row),
         records=tuple(map(receipt_of, row.records)),
+        merged=tuple(
+            MergedTold(resident=one.id, records=tuple(map(receipt_of, one.records)))
+            for one in await store.read_merged(row.id)
+        ),
         age_band=guards[0].protection.age_band if guards else None,
         zones=tuple(to_document(zone) for one in guards for zone in one.protection.zones),
         offers=tuple([claim async for claim in _claims(ctx, row.id)]),

@@ -24,6 +24,8 @@ def route(method: str, path: str, handler: Any, tag: str, **more: Any) -> Route:
     """A route with its examples."""
     body, answer = EXAMPLES.get(f"{method} {path}", (None, None))
     more.setdefault("once", method not in ("GET", "HEAD"))
+    if "unknown_resident" in more.get("codes", ()):
+        more["codes"] = (*more["codes"], "merged_resident")
     return Route(
         method=method, path=path, handler=handler, tag=tag, example=body, answer=answer, **more
     )
