@@ -104,8 +104,9 @@ async def test_two_processes_tell_the_same(tmp_path: Path) -> None:
             told: list[Told] = []
             while len(visits(told)) < 20:
                 told.append(await of_one.next())
+            # By day the last visit is followed by its offer.
+            told += await of_one.until_quiet()
             assert await of_two.take(len(told)) == told
-            assert await of_one.until_quiet() == []
             again: list[Told] = []
             for session in (there, here) * ((len(told) + 5) // 6):
                 after = again[-1].id if again else began

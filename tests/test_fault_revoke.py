@@ -162,9 +162,11 @@ async def test_a_store_that_goes_away_acknowledges_nothing(tmp_path: Path) -> No
         assert (told.status, told.code) == (503, "not_in_force")
         assert "send it again" in told.body["detail"]
         assert int(told.headers["Retry-After"]) >= 1
-        for service in (one, other):
-            assert statuses(await phones.ping(service, 0)) == {"decided"}
+        ((made,), (again,)) = [await phones.ping(service, 0) for service in (one, other)]
+        assert (made["status"], again["status"]) == ("decided", "decided")
         await phones.withdraw(one)
+        code = {"code": made["offer"]["code"]}
+        assert (await other.call("POST", "/v1/redemptions", code)).code == "withdrawn"
         for service in (one, other):
             assert statuses(await phones.ping(service, 1)) == {"no_consent"}
 
