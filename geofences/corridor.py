@@ -219,7 +219,10 @@ def _length_and_bend_m(run: float, lat0: float, lat1: float) -> tuple[float, flo
 
 
 def _outline(piece: list[tuple[float, float]], half_m: float) -> list[list[Any]]:
-    """The rings around all that lies within reach of a piece, as a document has them in lon/lat."""
+    """The rings around all that lies within reach of a piece, as a document has them in lon/lat.
+
+    None of them where they would have more corners than a fence may have.
+    """
     lon_lat = np.array(piece)
     there = ecef_many(lon_lat[:, 0], lon_lat[:, 1])
     plane = _Plane((there.min(0) + there.max(0)) / 2)
@@ -228,7 +231,10 @@ def _outline(piece: list[tuple[float, float]], half_m: float) -> list[list[Any]]
     if np.abs(lon_lat[:, 1]).max() > _POLAR_LAT:
         pole = plane.draw(np.array([ecef(0.0, math.copysign(90.0, lon_lat[0, 1]))]))
         away_m = max(drawn.boundary.distance(shapely.Point(pole[0])), half_m / 20)
-        drawn = shapely.segmentize(drawn, math.sqrt(8 * _BEND * half_m * away_m))
+        step_m = math.sqrt(8 * _BEND * half_m * away_m)
+        if drawn.length / step_m > VERTICES_MAX:
+            return []
+        drawn = shapely.segmentize(drawn, step_m)
     rings: list[list[Any]] = []
     for ring in (drawn.exterior, *drawn.interiors):
         there_and_back = plane.lift(shapely.get_coordinates(ring)).tolist()

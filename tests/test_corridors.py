@@ -1,6 +1,7 @@
 import itertools
 import math
 import random
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -155,6 +156,19 @@ def test_a_corridor_anywhere_is_right_or_refused(line: Line, width_m: float) -> 
     assert shape(fence).geometry.is_valid
     again = parse_fence(orjson.loads(orjson.dumps(to_feature(fence))))
     assert shapely.equals_identical(shape(again).geometry, shape(fence).geometry)
+
+
+def test_a_thin_corridor_over_a_pole_is_refused_before_it_is_drawn() -> None:
+    """Its sides would need a corner each few millimetres: five million of them."""
+    tracemalloc.start()
+    try:
+        fence, codes = attempted([(20.0, 89.9), (20.0, 90.0)], 0.1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert (fence, codes) == (None, {"too_many_vertices"})
+    assert peak < 5_000_000
 
 
 def test_the_polygon_that_came_with_it_is_taken_even_if_we_would_draw_another() -> None:
