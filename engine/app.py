@@ -33,7 +33,6 @@ from engine.store.pruner import Lives, Pruner
 from engine.store.retention import Retention
 from engine.web.context import Context
 from engine.web.metrics import Metrics
-from engine.web.rate import RateLimiter
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +46,6 @@ FIRST_LOOK_S: Final = 5.0
 
 _LEASE_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-PAIRING_TRIES_PER_S: Final = 2
-PAIRING_BURST_S: Final = 30
-"""Wrong pairing codes that one process takes, of all who try: 60 at once, then 2 a second. In its ten
-minutes a code is guessed once in 10^12 times."""
 SWEEP_EVERY_S: Final = 60.0
 SWEEP_SLICE: Final = 500
 
@@ -114,20 +109,7 @@ async def assemble(
     node = new_node()
     follower = Follower(store, engine, keys, node=node, clock_ms=clock_ms, write=journal.add)
     await _operator_key(config, store)
-    snapshot = await store.snapshot(now_ms=clock_ms(), take=follower.take_residents)
-    await follower.load(snapshot)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    feed = Feed(
-        store,
-        follower.apply,
-        start=snapshot.number,
-        lease_ms=config.lease_ms,
-        poll_ms=config.poll_ms,
-        mono_ms=mono_ms,
-        node=node,
-    )
+    feed = _feed(config, store, follower, node, await _load(follower, store, clock_ms))
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
@@ -138,7 +120,6 @@ async def assemble(
             await feed.looked()
     tail = await _tail(config, store, stack, failed)
     metrics = Metrics()
-    _keep_running(stack, failed, _retention(config, store, metrics, clock_ms).run())
     canary = Canary(
         node,
         store,
@@ -149,7 +130,8 @@ async def assemble(
         every_s=config.canary_s,
         answerer=answerer,
     )
-    _keep_running(stack, failed, canary.run())
+    retention = _retention(config, store, metrics, clock_ms)
+    _keep_running(stack, failed, canary.run(), retention.run())
     answering = answerer(
         engine,
         journal,
@@ -176,8 +158,30 @@ async def assemble(
         mono_ms=mono_ms,
         started_mono_ms=mono_ms(),
         metrics=metrics,
-        pairing_tries=RateLimiter(per_second=PAIRING_TRIES_PER_S, burst_s=PAIRING_BURST_S),
     )
+
+
+def _feed(config: Config, store: Store, follower: Follower, node: str, start: int) -> Feed:
+    """What follows the change feed from a number on."""
+    return Feed(
+        store,
+        follower.apply,
+        start=start,
+        lease_ms=config.lease_ms,
+        poll_ms=config.poll_ms,
+        mono_ms=mono_ms,
+        node=node,
+    )
+
+
+async def _load(follower: Follower, store: Store, clock_ms: Callable[[], int]) -> int:
+    """Bring all that there is into memory; the number of the feed that it is as of."""
+    snapshot = await store.snapshot(now_ms=clock_ms(), take=follower.take_residents)
+    await follower.load(snapshot)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    return snapshot.number
 
 
 def _retention(

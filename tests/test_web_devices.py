@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
-from engine.app import PAIRING_BURST_S, PAIRING_TRIES_PER_S
 from engine.store.memory import MemoryStore
+from engine.web.context import PAIRING_BURST_S, PAIRING_TRIES_PER_S
 from engine.web.devices import CODE_LENGTH, PAIRING_MS
 from tests.test_web_preferences import ME, PREFERENCES, USE, change, newcomer, patch
 from tests.web_town import Town, offer, town

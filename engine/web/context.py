@@ -1,7 +1,7 @@
 """What every handler needs, built once by the composition root."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -9,6 +9,7 @@ from aiohttp import web
 from engine.config import Config
 from engine.store.port import KeyRow, Store
 from engine.web.metrics import Metrics
+from engine.web.rate import RateLimiter
 
 if TYPE_CHECKING:
     from engine.delivery.answer import Answerer
@@ -20,7 +21,16 @@ if TYPE_CHECKING:
     from engine.store.feed import Feed
     from engine.store.journal import Journal
     from engine.store.pruner import Pruner
-    from engine.web.rate import RateLimiter
+
+
+PAIRING_TRIES_PER_S: Final = 2
+PAIRING_BURST_S: Final = 30
+"""Wrong pairing codes that one process takes, of all who try: 60 at once, then 2 a second. In its
+ten minutes a code is guessed once in 10^12 times."""
+
+
+def _pairing_tries() -> RateLimiter:
+    return RateLimiter(per_second=PAIRING_TRIES_PER_S, burst_s=PAIRING_BURST_S)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,7 +56,7 @@ class Context:
     """The monotonic clock that leases are held against, milliseconds."""
     started_mono_ms: int
     metrics: Metrics
-    pairing_tries: "RateLimiter"
+    pairing_tries: RateLimiter = field(default_factory=_pairing_tries)
     """Takes the wrong pairing codes."""
 
 
