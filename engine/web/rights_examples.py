@@ -75,6 +75,38 @@ def _page(item: Any) -> dict[str, Any]:
     return {"items": [item], "next": None}
 
 
+_DEVICES: Final[dict[str, tuple[Any, Any]]] = {
+    "POST /v1/residents/{resident}/pairings": (
+        None,
+        {"code": "7K2MQ-0XD93", "expires_at_ms": 1_790_000_600_000},
+    ),
+    "POST /v1/pairings": (
+        {"code": "7K2MQ-0XD93", "device": "tablet"},
+        {"resident": "r-17", "id": _DEVICE, "key": "pb_resident_EXAMPLE"},
+    ),
+    "GET /v1/residents/{resident}/devices": (
+        None,
+        _page(
+            {
+                "id": _DEVICE,
+                "name": "tablet",
+                "created_ms": 1_790_000_000_000,
+                "current": False,
+            }
+        ),
+    ),
+    "POST /v1/residents/{resident}/merge": (
+        {"resident": "r-18"},
+        {
+            "resident": "r-17",
+            "version": 3,
+            "receipts": [_RECEIPT],
+            "acknowledged_ms": 1_790_000_000_012,
+        },
+    ),
+}
+
+
 def rights_examples(settings: Any, claim: Any) -> dict[str, tuple[Any, Any]]:
     """Method and path -> body, answer (None: there is none).
 
@@ -119,32 +151,5 @@ def rights_examples(settings: Any, claim: Any) -> dict[str, tuple[Any, Any]]:
         "GET /v1/residents/{resident}/history": (None, _page(_RECEIPT)),
         "GET /v1/residents/{resident}/receipts/{receipt}": (None, _RECEIPT_IN_FULL),
         "GET /v1/residents/{resident}/export": (None, export),
-        "POST /v1/residents/{resident}/pairings": (
-            None,
-            {"code": "7K2MQ-0XD93", "expires_at_ms": 1_790_000_600_000},
-        ),
-        "POST /v1/pairings": (
-            {"code": "7K2MQ-0XD93", "device": "tablet"},
-            {"resident": "r-17", "id": _DEVICE, "key": "pb_resident_EXAMPLE"},
-        ),
-        "GET /v1/residents/{resident}/devices": (
-            None,
-            _page(
-                {
-                    "id": _DEVICE,
-                    "name": "tablet",
-                    "created_ms": 1_790_000_000_000,
-                    "current": False,
-                }
-            ),
-        ),
-        "POST /v1/residents/{resident}/merge": (
-            {"resident": "r-18"},
-            {
-                "resident": "r-17",
-                "version": 3,
-                "receipts": [_RECEIPT],
-                "acknowledged_ms": 1_790_000_000_012,
-            },
-        ),
+        **_DEVICES,
     }
