@@ -2,14 +2,14 @@ import itertools
 import math
 import random
 import tracemalloc
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geofences.fence import Corridor, Fence, FenceRejected, Position
@@ -142,7 +142,16 @@ def attempted(line: Line, width_m: float) -> tuple[Fence | None, set[str]]:
         return None, {problem.code for problem in refused.problems}
 
 
+ROUND_A_POLE: Final = [
+    (-85.5448757341353, 90.0),
+    (179.99328402773608, 89.99947971866094),
+    (-179.99328402773608, 90.0),
+]
+"""Short and winding, so that its wide buffer was drawn with a sliver of a hole at the rim."""
+
+
 @given(lines(), st.floats(-1, 4.3).map(lambda e: 10**e))
+@example(ROUND_A_POLE, 19952.62314968879)
 @settings(max_examples=60, deadline=None)
 def test_a_corridor_anywhere_is_right_or_refused(line: Line, width_m: float) -> None:
     """Within the error that is told, valid, and the same when it is read again."""
