@@ -88,8 +88,7 @@ def geodesic_to_line_m(line: Line, points: Floats) -> Floats:
 def on_the_side(fence: Fence, count: int) -> Floats:
     """Positions on the corridor's boundary, spread over its edges, not on the cut."""
     outline = shape(fence).geometry.boundary
-    west, _, east, _ = outline.bounds
-    places = shapely.get_coordinates(shapely.segmentize(outline, max(1e-9, (east - west) / 500)))
+    places = shapely.get_coordinates(shapely.segmentize(outline, outline.length / 1_000))
     places = places[(abs(places[:, 0]) < 180.0) & (abs(places[:, 1]) < 90.0)]
     chosen = np.random.default_rng(1).choice(len(places), min(count, len(places)), replace=False)
     return np.asarray(places[chosen])
