@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+from engine.consent.law import Rule
 from engine.consent.record import Record, Scope, WeekWindow
 
 Lane = tuple[str, str, str]
@@ -26,6 +27,10 @@ class Asked(NamedTuple):
     zone: str = "UTC"
     outside: tuple[str, ...] | None = None
     """The zones that the resident is surely not in; None: nobody can tell where they are."""
+    age: str | None = None
+    """Their age band; None: nobody told, which means an adult."""
+    rules: tuple[Rule, ...] = ()
+    """Of law, that are switched on."""
 
 
 OFFER = (("offers", "use", "precise_location"), ("offers", "contact", "contact_point"))
@@ -33,6 +38,8 @@ OFFER = (("offers", "use", "precise_location"), ("offers", "contact", "contact_p
 
 def answer(records: Sequence[Record], asked: Asked) -> str:
     """`allow`, or the first of the reasons for a no."""
+    if any(_is_unlawful(records, lane, asked) for lane in asked.lanes):
+        return "law"
     if any(_denies(records, lane, asked) for lane in asked.lanes):
         return "denied"
     grants = {lane: _grants(records, lane, asked) for lane in asked.lanes}
@@ -50,6 +57,35 @@ def answer(records: Sequence[Record], asked: Asked) -> str:
     return "allow"
 
 
+def _is_unlawful(records: Sequence[Record], lane: Lane, asked: Asked) -> bool:
+    """Whether a rule for their age denies it, or a signal that no grant for all took back."""
+    for rule in asked.rules:
+        applies = rule.ages is None or (asked.age or "adult") in rule.ages
+        parts = zip(lane, (rule.purposes, rule.actions, rule.data), strict=True)
+        if applies and all(said is None or word in said for word, said in parts):
+            return True
+    return any(
+        _is_of_a_signal(record) and _says(record, lane) and not _is_lifted(records, place, lane)
+        for place, record in enumerate(records)
+    )
+
+
+def _is_of_a_signal(record: Record) -> bool:
+    return record.effect == "deny" and record.actor == "signal" and record.scope.all
+
+
+def _is_lifted(records: Sequence[Record], place: int, lane: Lane) -> bool:
+    """Whether a deny was taken back: only by a later grant of the very same scope.
+
+    A later deny of that scope takes its place.
+    """
+    scope = records[place].scope
+    return any(
+        later.effect != "withdraw" and later.scope == scope and _says(later, lane)
+        for later in records[place + 1 :]
+    )
+
+
 def _says(record: Record, lane: Lane) -> bool:
     purpose, action, data = lane
     return record.purpose == purpose and action in record.actions and data in record.data
@@ -61,18 +97,16 @@ def _applies(scope: Scope, brand: str, categories: Iterable[str]) -> bool:
 
 
 def _denies(records: Sequence[Record], lane: Lane, asked: Asked) -> bool:
-    """Whether a deny stands: only a later grant or deny of the very same scope replaces it."""
+    """Whether a deny of the resident's own stands."""
     categories = {*asked.categories, *asked.deny_categories}
-    for place, record in enumerate(records):
-        if record.effect != "deny" or not _says(record, lane):
-            continue
-        lifted = any(
-            later.effect == "grant" and later.scope == record.scope and _says(later, lane)
-            for later in records[place + 1 :]
-        )
-        if not lifted and _applies(record.scope, asked.brand, categories - {None}):
-            return True
-    return False
+    return any(
+        record.effect == "deny"
+        and not _is_of_a_signal(record)
+        and _says(record, lane)
+        and not _is_lifted(records, place, lane)
+        and _applies(record.scope, asked.brand, categories)
+        for place, record in enumerate(records)
+    )
 
 
 def _grants(records: Sequence[Record], lane: Lane, asked: Asked) -> list[Record]:

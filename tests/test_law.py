@@ -54,7 +54,9 @@ def test_every_shipped_pack_names_its_sources(name: str) -> None:
     pack = read_pack((files("engine.consent") / "packs" / name).read_bytes())
 
     assert name == f"{pack.id}.json"
-    assert all(len(rule.source) > 10 for rule in (*pack.rules, *pack.places))
+    sources = [rule.source for rule in pack.rules] + [near.source for near in pack.places]
+    assert sources
+    assert all(len(source) > 10 for source in sources)
     assert read_laws(pack.id).packs == (MINORS, pack)
 
 
