@@ -21,6 +21,7 @@ import msgspec
 
 from engine.app import OPERATOR_KEY_FILE
 from engine.config import Config
+from engine.store import chains
 from engine.store.cluster import SHARED, Cluster
 from engine.store.migrate import SchemaRefused, load_migrations, missing_of
 from engine.store.port import DAY_MS
@@ -210,6 +211,7 @@ async def database(url: str, config: Config) -> list[Finding]:
             found += await _key_in_store(connection, config)
         if migrations.status == "ok":
             found += _set_back(time.time_ns() // 1_000_000, await _newest_ms(connection))
+            found.append(_records(await chains.walk(connection)))
         return found
     finally:
         await connection.close()
@@ -271,6 +273,18 @@ def _set_back(now_ms: int, newest_ms: int) -> Iterator[Finding]:
     what = f"something was written at a time that comes in {ahead_ms / 1_000:,.0f} s"
     fix = "see which clock was wrong, ours now or the one then, and let them follow NTP"
     yield Finding("clock", "warn", what, fix)
+
+
+def _records(walked: chains.Walked) -> Finding:
+    """Whether what residents said is as it was written; receipts are named, and nobody."""
+    if not walked.faults:
+        what = f"{walked.records:,} records of {walked.residents:,} residents are as written"
+        return Finding("records", "ok", what)
+    told = ", ".join(f"{one.receipt or 'of none'} ({one.fault})" for one in walked.broken)
+    more = ", and more" if walked.faults > len(walked.broken) else ""
+    what = f"{walked.faults:,} records of consent are not as written; receipts {told}{more}"
+    fix = "find out who wrote to the database, and compare with a backup: see explanation/rights.md"
+    return Finding("records", "fail", what, fix)
 
 
 async def _migrations(connection: asyncpg.Connection) -> Finding:

@@ -116,13 +116,13 @@ async def test_the_database(database_url: str, tmp_path: Path) -> None:
 
         await migrate(connection, load_migrations())
         found = told(await doctor.database(database_url, config))
-        assert found == [*well, ("migrations", "ok"), ("key", "warn")]
+        assert found == [*well, ("migrations", "ok"), ("key", "warn"), ("records", "ok")]
 
         async with running(
             Config(data=tmp_path, operator_key=OPERATOR, database_url=database_url), lambda: None
         ):
             found = told(await doctor.database(database_url, config))
-        assert found == [*well, ("migrations", "ok"), ("key", "ok")]
+        assert found == [*well, ("migrations", "ok"), ("key", "ok"), ("records", "ok")]
 
         later_ms = clock_ms() + 3_600_000
         who = [str(later_ms), "k", "desk", "operator", "PUT /x", "r"]
@@ -130,7 +130,8 @@ async def test_the_database(database_url: str, tmp_path: Path) -> None:
             "select note($1, 'key', array['k'], array[null], array[0], array['created'])", who
         )
         found = told(await doctor.database(database_url, config))
-        assert found == [*well, ("migrations", "ok"), ("key", "ok"), ("clock", "warn")]
+        late = [("key", "ok"), ("clock", "warn"), ("records", "ok")]
+        assert found == [*well, ("migrations", "ok"), *late]
 
         await connection.execute(
             "insert into passby_migrations (number, name, checksum) values (9999, 'x', 'x')"
