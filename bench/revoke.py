@@ -45,8 +45,8 @@ PINGS_BEFORE: Final = 5
 PINGS_AFTER: Final = 3
 REST_S: Final = 1.6
 """Longest pause between two pings of a resident; enough for two servers, two cores and us."""
-AT_ONCE_S: Final = 0.012
-"""Within how long after the last pings were sent the withdrawal is."""
+BREATH_S: Final = 0.02
+"""The same while a withdrawal is on its way."""
 AT_A_TIME: Final = 64
 """Calls under way while all is made ready."""
 LIFTED: Final = {
@@ -80,7 +80,7 @@ class Found(msgspec.Struct):
     refused: int = 0
     """Pings answered 503."""
     meanwhile: int = 0
-    """Pings under way during a withdrawal that still got an offer, and rightly so."""
+    """Pings sent during a withdrawal that still got an offer, and rightly so."""
     after: int = 0
     """Pings sent after an acknowledgement was read."""
     offered_after: int = 0
@@ -129,14 +129,23 @@ class Walker:
                 self._found.asked += 1
                 self._found.offered += bool(offer)
                 await asyncio.sleep(self._chance.uniform(0, self._rest_s))
-            on_their_way = [asyncio.create_task(self._ping(one)) for one in (here, there)]
-            await asyncio.sleep(self._chance.uniform(0, AT_ONCE_S))
+            done = asyncio.Event()
+            going_on = [asyncio.create_task(self._go_on(one, done)) for one in (here, there)]
             withdrawn = await self._withdraw(says)
+            done.set()
             for number in range(PINGS_AFTER):
                 offer = await self._ping(self._sessions[number % 2])
                 self._found.after += 1
                 self._found.offered_after += bool(offer)
-            self._found.meanwhile += sum(map(bool, await asyncio.gather(*on_their_way)))
+            self._found.meanwhile += sum(await asyncio.gather(*going_on))
+
+    async def _go_on(self, session: aiohttp.ClientSession, done: asyncio.Event) -> int:
+        """Post while the withdrawal is on its way; how many offers came."""
+        offers = 0
+        while not done.is_set():
+            offers += bool(await self._ping(session))
+            await asyncio.sleep(self._chance.uniform(0, BREATH_S))
+        return offers
 
     async def _withdraw(self, session: aiohttp.ClientSession) -> Withdrawal:
         began_s = time.perf_counter()
@@ -351,7 +360,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     took_ms = [1e3 * withdrawal.took_s for withdrawal in found.withdrawals]
     progress(summary(found))
-    progress(f"{found.meanwhile:,} of those under way were in time, {found.refused:,} refused")
+    progress(f"{found.meanwhile:,} of those sent meanwhile were in time, {found.refused:,} refused")
     p50_ms, p99_ms = percentile(took_ms, 0.5), percentile(took_ms, 0.99)
     print(f"revoke to silence: p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms")
     return 1 if found.offered_after or found.left_after else 0

@@ -39,7 +39,7 @@ def test_an_acknowledged_withdrawal_is_silence(measured: list[str]) -> None:
 
 def test_without_the_second_gate_it_is_not(measured: list[str]) -> None:
     """What was decided before the withdrawal, and waited for its commit, leaves after it."""
-    found = revoke.measure(residents=50, withdrawals=200, rest_s=0.3, second_gate=False)
+    found = revoke.measure(residents=30, withdrawals=90, rest_s=0.3, second_gate=False)
 
     measured.append(f"without the second gate: {revoke.summary(found)}")
     assert found.left_after > 0
