@@ -32,7 +32,6 @@ from engine.changes import (
 )
 from engine.consent.floor import Floor
 from engine.consent.index import Entry, PreferenceIndex
-from engine.consent.lanes import offer_need
 from engine.consent.law import Laws
 from engine.consent.protection import Protection
 from engine.consent.record import Record
@@ -41,10 +40,11 @@ from engine.consent.saying import Saying
 from engine.consent.zones import draw
 from engine.decision import Decision, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook
-from engine.offers.choice import Candidate, Circumstances, candidates, choose, furthest, ladder
+from engine.offers.choice import Candidate, Circumstances, candidates, choose, furthest
 from engine.offers.codes import Namer
 from engine.offers.gates import Attention, offer_day
 from engine.offers.offer import Brand, Offer
+from engine.offers.reasons import why
 from engine.ping import AGE_MAX_MS, Ping, order_key, refusal
 from engine.presence import Tracker
 from engine.residents import SETTINGS_DEFAULT, FixKey, Resident, ResidentSettings
@@ -204,19 +204,17 @@ class Engine:
         chosen = choose(found, told_now)
         if chosen is None:
             return None, furthest(found)
-        return self._claim(name, resident, entry, found, chosen, ping.received_ms), None
+        return self._claim(name, told_now, found, chosen), None
 
     def _claim(
         self,
         name: str,
-        resident: Resident,
-        entry: Entry,
+        told: Circumstances,
         found: list[Candidate],
         chosen: Candidate,
-        now_ms: int,
     ) -> OfferMade:
         """Reserve the chosen offer for the resident and have the journal make it durable."""
-        offer = chosen.offer
+        offer, resident, now_ms = chosen.offer, told.resident, told.now_ms
         claim_id = self._namer.claim(name, offer.id)
         made = OfferMade(
             claim=claim_id,
@@ -227,11 +225,7 @@ class Engine:
             body=offer.body,
             code=self._namer.code(claim_id),
             expires_at_ms=now_ms + offer.claim_ttl_s * 1_000,
-            consent_version=entry.version,
-        )
-        categories = offer.categories or self.book.categories(offer.brand)
-        allowed_by = self.preferences.allowing(
-            resident.id, offer_need(offer.purpose), offer.brand, categories, now_ms=now_ms
+            consent_version=told.entry.version,
         )
         day = offer_day(offer, now_ms)
         claim = ClaimMade(
@@ -243,9 +237,7 @@ class Engine:
             budget_total=offer.budget.total,
             budget_day=offer.budget.per_day,
             day=day,
-            why=msgspec.json.encode(
-                {"candidates": ladder(found, chosen), "allowed_by": allowed_by}
-            ),
+            why=why(found, chosen, told, self.preferences, self.floor),
         )
         resident.add_claim(ClaimRow(resident=resident.id, decision=name, made=made, made_ms=now_ms))
         self.book.reserve(offer.id, day)

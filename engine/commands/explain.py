@@ -91,6 +91,8 @@ def lines(why: Why) -> Iterator[str]:
     yield ""
     for gate in why.candidates:
         told = "made" if gate.withheld is None else f"not made: {gate.withheld}"
+        if gate.because is not None:
+            told += f" ({gate.because})"
         yield f"{gate.trigger:<6} {gate.fence:<20} {gate.offer:<20} {gate.brand:<16} {told}"
         if gate.withheld is not None and (words := WITHHELD.get(gate.withheld)):
             yield f"       {words}"

@@ -226,7 +226,22 @@ class PreferenceIndex:
             for (end_ms, record), held in zip(
                 _KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
             )
-            if now_ms < end_ms and _grants(held.standing, need, brand, categories)
+            if now_ms < end_ms and _speaks(held.standing, "grant", need, brand, categories)
+        )
+
+    def denying(
+        self, resident: str, need: int, brand: str, categories: Sequence[str]
+    ) -> list[str]:
+        """Ids of the records by which a brand is denied one of the lanes, sorted."""
+        entry = self._entries.get(resident)
+        if entry is None:
+            return []
+        return sorted(
+            record.hex()
+            for (_, record), held in zip(
+                _KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
+            )
+            if _speaks(held.standing, "deny", need, brand, categories)
         )
 
     def _compile(self, entry: Entry, now_ms: int) -> None:
@@ -310,11 +325,13 @@ def _end(said: Record | Saying) -> int:
     return FOREVER_MS if said.expires_ms is None else said.expires_ms
 
 
-def _grants(standing: Standing, need: int, brand: str, categories: Sequence[str]) -> bool:
-    """Whether this lets a brand have any of the lanes."""
+def _speaks(
+    standing: Standing, effect: str, need: int, brand: str, categories: Sequence[str]
+) -> bool:
+    """Whether this grants, or denies, a brand any of the lanes."""
     record, scope = standing.record, standing.record.scope
     return (
-        record.effect == "grant"
+        record.effect == effect
         and not standing.suspended
         and bool(standing.lanes & need)
         and (scope.all or scope.brand == brand or scope.category in categories)

@@ -3,8 +3,6 @@
 from collections.abc import Container, Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from engine.consent.index import Entry
 from engine.consent.lanes import offer_need
 from engine.decision import WITHHELD
@@ -37,16 +35,6 @@ class Candidate(NamedTuple):
     event: Transition
     withheld: str | None
     """The gate that it failed, None if it passed all."""
-
-
-class Gate(msgspec.Struct, frozen=True):
-    """One line of the ladder that explains a decision."""
-
-    offer: str
-    brand: str
-    fence: str
-    trigger: str
-    withheld: str | None
 
 
 class Circumstances(NamedTuple):
@@ -93,20 +81,6 @@ def furthest(found: Sequence[Candidate]) -> str | None:
     """The gate that the candidate which came furthest failed; None without candidates."""
     reasons = [c.withheld for c in found if c.withheld is not None]
     return max(reasons, key=_GATE.__getitem__) if reasons else None
-
-
-def ladder(found: Sequence[Candidate], chosen: Candidate) -> tuple[Gate, ...]:
-    """One line a candidate: how far it came."""
-    return tuple(
-        Gate(
-            offer=c.offer.id,
-            brand=c.offer.brand,
-            fence=c.event.fence.id,
-            trigger=c.event.kind,
-            withheld="outranked" if c.withheld is None and c is not chosen else c.withheld,
-        )
-        for c in found
-    )
 
 
 def _withheld(offer: Offer, event: Transition, told: Circumstances) -> str | None:

@@ -18,6 +18,9 @@ class GateView(msgspec.Struct, frozen=True):
     fence: str
     trigger: str
     withheld: str | None
+    because: str | None = None
+    """Where consent decided: `law:<rule>`, `you:<receipt>`, `no_grant:<lane>`, `suspended:<lane>` or
+    `window`. Null for a merchant: it is between the resident and the city."""
 
 
 class Ladder(msgspec.Struct, frozen=True):
@@ -77,7 +80,9 @@ def view(key: KeyRow, found: ClaimRecord) -> Why:
         recall_reason=found.recall_reason,
         redeemed=found.redemption is not None,
         candidates=tuple(
-            gate for gate in ladder.candidates if not merchant or may_see(key, gate.brand)
+            msgspec.structs.replace(gate, because=None) if merchant else gate
+            for gate in ladder.candidates
+            if not merchant or may_see(key, gate.brand)
         ),
         allowed_by=() if merchant else ladder.allowed_by,
     )
