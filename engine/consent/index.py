@@ -14,8 +14,17 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from engine.consent.lanes import offer_need
-from engine.consent.record import Record, record_id
-from engine.consent.row import FOREVER_MS, Held, Row, Standing, compile_row, standing_of
+from engine.consent.record import Record, Scope, record_id
+from engine.consent.row import (
+    FOREVER_MS,
+    Held,
+    Row,
+    Standing,
+    lanes_of,
+    part_of,
+    row_of,
+    standing_of,
+)
 from engine.consent.saying import Content, Saying, content_of, nobodys
 from engine.localtime import LocalClock, clock_of
 from geofences.zones import Whereabouts
@@ -36,8 +45,6 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     next_change_at_ms: int
     reached_ms: int
     """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
-    floor: int
-    """Lanes that the law denies the resident, apart from what they said."""
     kept: bytes
     """Ends and ids of the records of `row.standing`, in its order."""
 
@@ -46,6 +53,18 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         """What stands, each with the id of its record; the record it holds is nobody's."""
         own = zip(self.row.standing, _KEPT.iter_unpack(self.kept), strict=True)
         return [(held.standing, record.hex()) for held, (_, record) in own]
+
+
+class _Known(NamedTuple):
+    """A saying that was met before."""
+
+    number: int
+    record: Record
+    """That says the same, of nobody."""
+    scope: Scope
+    lanes: int
+    whole: Held | None
+    """What stands if nothing later takes from it; None: it says that something stands no more."""
 
 
 class _Meaning(NamedTuple):
@@ -61,10 +80,13 @@ class PreferenceIndex:
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
-        self._rows: WeakValueDictionary[bytes, Row] = WeakValueDictionary()
+        self._floors: dict[str, int] = {}
+        """Lanes that the law denies residents, apart from what they said; where there are any."""
+        self._rows: WeakValueDictionary[tuple[Held, ...] | tuple[int, tuple[Held, ...]], Row]
+        self._rows = WeakValueDictionary()
         self._held: WeakValueDictionary[tuple[Content, int, bool], Held] = WeakValueDictionary()
         self._numbers = count()
-        self._sayings: dict[Content, tuple[int, Record]] = {}
+        self._sayings: dict[Content, _Known] = {}
         self._meanings: dict[tuple[int, ...], _Meaning] = {}
         self.lease_until_mono_ms: Callable[[], int] = lambda: FOREVER_MS
         """Asks whoever follows the change feed; on the monotonic clock."""
@@ -113,34 +135,35 @@ class PreferenceIndex:
         """Take over all that a resident said, whose records have these ids of 16 bytes."""
         before = self._entries.get(resident)
         reached_ms = now_ms if before is None else max(now_ms, before.reached_ms)
-        meaning = self._meaning(said)
-        ends = [_end(said[place]) for place in meaning.places]
-        kept = b"".join(
-            [_KEPT.pack(end, ids[place]) for end, place in zip(ends, meaning.places, strict=True)]
-        )
+        places, standing = self._meaning(said)
+        ends = [_end(said[place]) for place in places]
+        kept = [_KEPT.pack(end_ms, ids[n]) for end_ms, n in zip(ends, places, strict=True)]
         next_ms = min(ends, default=FOREVER_MS)
-        entry = Entry(version, clock_of(timezone), _EMPTY, next_ms, reached_ms, floor, kept)
+        entry = Entry(version, clock_of(timezone), _EMPTY, next_ms, reached_ms, b"".join(kept))
         if next_ms > reached_ms:
-            entry.row = self._row(meaning.standing, floor)
+            entry.row = self._row(standing, floor)
         else:
-            self._let_end(entry, meaning.standing)
+            self._let_end(entry, standing, floor)
         if before is not None:
             self.drop(resident)
         self._entries[resident] = entry
+        if floor:
+            self._floors[resident] = floor
         self.suspended += bool(entry.row.suspended)
         return entry
 
     def put_floor(self, resident: str, floor: int) -> Entry | None:
         """Other lanes than before are denied to a resident by the law; None: unknown."""
         entry = self._entries.get(resident)
-        if entry is not None and entry.floor != floor:
-            entry.floor = floor
+        if entry is not None and self._floors.get(resident, 0) != floor:
+            self._floors[resident] = floor
             entry.row = self._row(entry.row.standing, floor)
         return entry
 
     def drop(self, resident: str) -> None:
         """Forget a resident, which means no."""
         gone = self._entries.pop(resident, None)
+        self._floors.pop(resident, None)
         self.suspended -= gone is not None and bool(gone.row.suspended)
 
     def version(self, resident: str) -> int | None:
@@ -152,7 +175,7 @@ class PreferenceIndex:
         """A resident's entry with its row as of now, None for an unknown resident."""
         entry = self._entries.get(resident)
         if entry is not None and now_ms >= entry.next_change_at_ms:
-            self._compile(entry, now_ms)
+            self._compile(resident, entry, now_ms)
         return entry
 
     def is_stale(self, mono_ms: int) -> bool:
@@ -179,7 +202,7 @@ class PreferenceIndex:
         if entry is None:
             return "no_record"
         if now_ms >= entry.next_change_at_ms:
-            self._compile(entry, now_ms)
+            self._compile(resident, entry, now_ms)
         row, need = entry.row, offer_need(purpose)
         why = row.refusal(need, brand, categories, deny_categories)
         if why is not None:
@@ -229,9 +252,7 @@ class PreferenceIndex:
             if now_ms < end_ms and _speaks(held.standing, "grant", need, brand, categories)
         )
 
-    def denying(
-        self, resident: str, need: int, brand: str, categories: Sequence[str]
-    ) -> list[str]:
+    def denying(self, resident: str, need: int, brand: str, categories: Sequence[str]) -> list[str]:
         """Ids of the records by which a brand is denied one of the lanes, sorted."""
         entry = self._entries.get(resident)
         if entry is None:
@@ -244,14 +265,14 @@ class PreferenceIndex:
             if _speaks(held.standing, "deny", need, brand, categories)
         )
 
-    def _compile(self, entry: Entry, now_ms: int) -> None:
+    def _compile(self, resident: str, entry: Entry, now_ms: int) -> None:
         """Bring an entry's row up to now."""
         entry.reached_ms = max(entry.reached_ms, now_ms)
         before = entry.row.suspended
-        self._let_end(entry, entry.row.standing)
+        self._let_end(entry, entry.row.standing, self._floors.get(resident, 0))
         self.suspended += bool(entry.row.suspended) - bool(before)
 
-    def _let_end(self, entry: Entry, standing: tuple[Held, ...]) -> None:
+    def _let_end(self, entry: Entry, standing: tuple[Held, ...], floor: int) -> None:
         """Keep of what an entry's records come to only what has not ended."""
         own = [
             (end_ms, record, held)
@@ -260,61 +281,88 @@ class PreferenceIndex:
         ]
         entry.kept = b"".join([_KEPT.pack(end_ms, record) for end_ms, record, _ in own])
         entry.next_change_at_ms = min((end_ms for end_ms, _, _ in own), default=FOREVER_MS)
-        entry.row = self._row(tuple(held for _, _, held in own), entry.floor)
+        entry.row = self._row(tuple(held for _, _, held in own), floor)
 
     def _row(self, standing: tuple[Held, ...], floor: int) -> Row:
         """What stands, compiled; the one row of all of whom the same stands."""
         if not standing and not floor:
             return _EMPTY
-        key = b"".join([b"%x;" % floor, *[held.number for held in standing]])
+        key = (floor, standing) if floor else standing
         row = self._rows.get(key)
         if row is None:
-            compiled, _ = compile_row([held.standing for held in standing], 0, floor)
-            row = self._rows[key] = msgspec.structs.replace(compiled, standing=standing)
+            row = self._rows[key] = row_of([held.part for held in standing], floor, standing)
         return row
 
     def _meaning(self, said: Sequence[Record | Saying]) -> _Meaning:
         """What sayings come to, in the order in which they were said."""
-        numbers, records = [], []
+        known = []
         for one in said:
             content = content_of(one)
-            known = self._sayings.get(content)
-            if known is None:
+            met = self._sayings.get(content)
+            if met is None:
                 if len(self._sayings) >= MEMO_MAX:
                     self._sayings.clear()
-                known = self._sayings[content] = (next(self._numbers), nobodys(one))
-            numbers.append(known[0])
-            records.append(known[1])
-        of = tuple(numbers)
-        meaning = self._meanings.get(of)
+                met = self._sayings[content] = self._meet(nobodys(one))
+            known.append(met)
+        numbers = tuple([met.number for met in known])
+        meaning = self._meanings.get(numbers)
         if meaning is None:
             if len(self._meanings) >= MEMO_MAX:
                 self._meanings.clear()
-            meaning = self._meanings[of] = self._fold(records)
+            meaning = self._meanings[numbers] = self._fold(known)
         return meaning
 
-    def _fold(self, records: list[Record]) -> _Meaning:
-        """What stands of records that are nobody's."""
-        # The version tells them apart, since those that say the same are equal.
-        apart = [msgspec.structs.replace(r, version=place) for place, r in enumerate(records)]
-        found = [
-            (self._hold(records[one.record.version], one), one.record.version)
-            for one in standing_of(apart)
+    def _meet(self, record: Record) -> _Known:
+        """A saying that was not met before, or is forgotten."""
+        said = lanes_of(record)
+        whole = None
+        if said and record.effect in _STANDING:
+            whole = self._hold(record, Standing(record, said))
+        return _Known(next(self._numbers), record, record.scope, said, whole)
+
+    def _fold(self, known: list[_Known]) -> _Meaning:
+        """What stands of some sayings: mostly all, as none takes from another."""
+        of_scope: dict[Scope, int] = {}
+        found: list[tuple[int, int, Held]] = []
+        for place, (_, _, scope, said, whole) in enumerate(known):
+            before = of_scope.get(scope, 0)
+            if whole is None or before & said:
+                break
+            of_scope[scope] = before | said
+            found.append((whole.number, place, whole))
+        else:
+            return _sorted(found)
+        # The version tells apart those that say the same.
+        records = [
+            msgspec.structs.replace(met.record, version=place) for place, met in enumerate(known)
         ]
-        found.sort(key=lambda pair: (pair[0].number, pair[1]))
-        return _Meaning(tuple(place for _, place in found), tuple(held for held, _ in found))
+        return _sorted(
+            [
+                (held.number, place, held)
+                for one in standing_of(records)
+                for place in (one.record.version,)
+                for held in (self._hold(known[place].record, one),)
+            ]
+        )
 
     def _hold(self, record: Record, standing: Standing) -> Held:
         """The one object for all of whom the same stands of the same."""
         content = (content_of(record), standing.lanes, standing.suspended)
         held = self._held.get(content)
         if held is None:
-            number = next(self._numbers).to_bytes(8)
-            held = Held(number, Standing(record, standing.lanes, standing.suspended))
-            self._held[content] = held
+            alike = Standing(record, standing.lanes, standing.suspended)
+            held = self._held[content] = Held(next(self._numbers), alike, part_of(alike))
         return held
 
 
+def _sorted(found: list[tuple[int, int, Held]]) -> _Meaning:
+    """What stands by number, so that it is the same in whatever order it was said."""
+    found.sort()
+    return _Meaning(tuple([place for _, place, _ in found]), tuple([held for *_, held in found]))
+
+
+_STANDING: Final = frozenset({"grant", "deny"})
+"""Effects of records that stand themselves."""
 _EMPTY: Final = Row()
 _OF_A_PLACE: Final = frozenset({"place", "quiet_hours"})
 """Refusals that may be none once it is known where the resident is."""

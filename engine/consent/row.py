@@ -38,6 +38,8 @@ from engine.consent.record import SUSPENSIONS, Record, Scope, WeekWindow
 from geofences.zones import Whereabouts
 
 FOREVER_MS: Final = 1 << 62
+SAME_MAX: Final = 10_000
+"""Values that are looked among; of more kinds than that, some are held twice."""
 
 QUIET_FROM_HOUR: Final = 21
 QUIET_UNTIL_HOUR: Final = 8
@@ -96,6 +98,7 @@ class Sparse(msgspec.Struct, frozen=True, gc=False):
     """What the grants of contact say of channels and hours, sorted."""
 
 
+_NOTHING: Final = Sparse()
 _NOBODY: Final[Mapping[str, Sparse]] = MappingProxyType({})
 
 
@@ -228,12 +231,13 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
         return reaches
 
 
-class Held(msgspec.Struct, frozen=True, weakref=True):
+class Held(msgspec.Struct, frozen=True, weakref=True, eq=False):
     """What stands, as many residents have it: without who said it, when, and until when."""
 
-    number: bytes
-    """Eight bytes that no other has."""
+    number: int
+    """That no other has."""
     standing: Standing
+    part: "Part"
 
 
 def standing_of(records: Iterable[Record]) -> list[Standing]:
@@ -249,7 +253,7 @@ def standing_of(records: Iterable[Record]) -> list[Standing]:
         if record.effect in SUSPENSIONS:
             held = _suspended(held, record.effect == "suspend")
             continue
-        said = _lanes(record.purpose, record.actions, record.data)
+        said = lanes_of(record)
         held = [left for old in held if (left := _less(old, record, said)).lanes]
         if record.effect != "withdraw":
             held.append(Standing(record, said))
@@ -282,42 +286,48 @@ def compile_row(standing: Sequence[Standing], now_ms: int, floor: int = 0) -> tu
         now_ms: the instant.
         floor: lanes that the law denies; those that a browser's signal denies are added.
     """
-    parts: dict[str, dict[str, _Part]] = {"all": {}, "category": {}, "brand": {}}
-    next_change, suspended = FOREVER_MS, 0
+    parts, next_change = [], FOREVER_MS
     for held in standing:
-        record = held.record
-        if record.expires_ms is not None:
-            if record.expires_ms <= now_ms:
+        end_ms = held.record.expires_ms
+        if end_ms is not None:
+            if end_ms <= now_ms:
                 continue
-            next_change = min(next_change, record.expires_ms)
-        said = held.lanes
-        if held.suspended:
-            suspended |= said
-            continue
-        kind, name = _kind_and_name(record.scope)
-        part = parts[kind].get(name)
-        if part is None:
-            part = parts[kind][name] = _Part()
-        if record.effect == "deny":
-            if record.actor == "signal" and record.scope.all:
-                floor |= said
-            else:
-                part.denies |= said
-            continue
-        if contact := said & _CONTACT:
-            part.reaches.add(_reach(record, contact))
-        part.grants |= said
-    return _row(parts, suspended, floor), next_change
+            next_change = min(next_change, end_ms)
+        parts.append(part_of(held))
+    return row_of(parts, floor), next_change
 
 
-class _Part:
-    """What is gathered of one scope."""
+_lanes: Final = lru_cache(maxsize=SAME_MAX)(lanes)
 
-    __slots__ = ("denies", "grants", "reaches")
 
-    def __init__(self) -> None:
-        self.grants = self.denies = 0
-        self.reaches: set[Reach] = set()
+def lanes_of(record: Record) -> int:
+    """The lanes that a record speaks of."""
+    return _lanes(record.purpose, record.actions, record.data)
+
+
+class Part(NamedTuple):
+    """What one standing record adds to a row."""
+
+    kind: str
+    """Of its scope: all, category or brand."""
+    name: str
+    said: Sparse
+    suspended: int = 0
+    floor: int = 0
+
+
+def part_of(held: Standing) -> Part:
+    """What a standing record adds, while it has not ended."""
+    record, said = held.record, held.lanes
+    kind, name = _kind_and_name(record.scope)
+    if held.suspended:
+        return Part(kind, name, _NOTHING, suspended=said)
+    if record.effect == "deny":
+        if record.actor == "signal" and record.scope.all:
+            return Part(kind, name, _NOTHING, floor=said)
+        return Part(kind, name, _same(Sparse(denies=said)))
+    contact = said & _CONTACT
+    return Part(kind, name, _same(Sparse(said, 0, (_reach(record, contact),) if contact else ())))
 
 
 def _kind_and_name(scope: Scope) -> tuple[str, str]:
@@ -337,40 +347,48 @@ def _reach(record: Record, contact: int) -> Reach:
     return Reach(contact, sum(CHANNEL_BIT[name] for name in names), hours, places)
 
 
-def _row(parts: dict[str, dict[str, _Part]], suspended: int, floor: int) -> Row:
-    """Put the parts together, with the two shortcuts that the hot path takes."""
-    for_all = parts["all"].get("") or _Part()
+def row_of(parts: Iterable[Part], floor: int, standing: tuple["Held", ...] = ()) -> Row:
+    """Put parts together, with the two shortcuts that the hot path takes.
+
+    Args:
+        parts: in any order.
+        floor: lanes that the law denies; those that the parts add are added.
+        standing: what the parts are of, for the row to keep.
+    """
+    for_all, suspended = _NOTHING, 0
+    categories: dict[str, Sparse] = {}
+    brands: dict[str, Sparse] = {}
+    for kind, name, said, more_suspended, more_floor in parts:
+        suspended |= more_suspended
+        floor |= more_floor
+        if said is _NOTHING:
+            continue
+        if kind == "all":
+            for_all = said if for_all is _NOTHING else _both(for_all, said)
+        else:
+            some = brands if kind == "brand" else categories
+            before = some.get(name)
+            some[name] = said if before is None else _both(before, said)
     grants, denied_somewhere = for_all.grants, for_all.denies | floor
-    for part in (*parts["category"].values(), *parts["brand"].values()):
-        grants |= part.grants
-        denied_somewhere |= part.denies
+    for some in (categories, brands):
+        for said in some.values():
+            grants |= said.grants
+            denied_somewhere |= said.denies
     return Row(
         floor=_same(floor),
-        grant_all=_same(for_all.grants),
-        deny_all=_same(for_all.denies),
+        grant_all=for_all.grants,
+        deny_all=for_all.denies,
         suspended=_same(suspended),
-        reach_all=_same(tuple(sorted(for_all.reaches))),
-        categories=_sparse(parts["category"]),
-        brands=_sparse(parts["brand"]),
+        reach_all=for_all.reaches,
+        categories=categories or _NOBODY,
+        brands=brands or _NOBODY,
         uses_location=bool(grants & USE_LOCATION & ~(for_all.denies | floor)),
         matches_all=not MATCH_NEED & (denied_somewhere | ~for_all.grants),
+        standing=standing,
     )
 
 
-def _sparse(parts: dict[str, _Part]) -> Mapping[str, Sparse]:
-    """The parts by name, of which equal ones are one object."""
-    if not parts:
-        return _NOBODY
-    return {
-        name: _same(Sparse(part.grants, part.denies, tuple(sorted(part.reaches))))
-        for name, part in parts.items()
-    }
-
-
 Value = TypeVar("Value", bound=Hashable)
-
-SAME_MAX: Final = 10_000
-"""Values that are looked among; of more kinds than that, some are held twice."""
 
 
 @lru_cache(maxsize=SAME_MAX, typed=True)
@@ -383,4 +401,8 @@ def _same(value: Value) -> Value:
     return cast("Value", _known(value))
 
 
-_lanes: Final = lru_cache(maxsize=SAME_MAX)(lanes)
+@lru_cache(maxsize=SAME_MAX)
+def _both(one: Sparse, other: Sparse) -> Sparse:
+    """What two say together."""
+    reaches = tuple(sorted({*one.reaches, *other.reaches}))
+    return _same(Sparse(one.grants | other.grants, one.denies | other.denies, reaches))
