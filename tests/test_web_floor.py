@@ -256,3 +256,23 @@ async def test_a_fence_near_a_protected_place_is_refused(tmp_path: Path) -> None
             {"path": "geometry", "code": "law:clinic", "detail": "by-law 7"}
         ]
         assert taken.status == 201
+
+
+async def test_a_start_knows_the_ages_and_the_laws(tmp_path: Path) -> None:
+    """A process that starts later, with a law for everybody: both are in force from the start."""
+    ban = {"code": "no-sale", "source": "by-law 8", "actions": ["contact"], "ages": None}
+    path = tmp_path / "city.json"
+    path.write_text(json.dumps({"id": "city", "title": "City", "rules": [ban]}))
+    first = MemoryStore()
+    async with town(tmp_path / "a", first) as here:
+        await here.brand("cafe")
+        await here.must("PUT", "/v1/offers/bun", offer("cafe"))
+        await here.resident("child")
+        await here.resident("adult")
+        await here.must("PUT", "/v1/residents/child/age", {"age_band": "under_13"})
+    settings = {"law_packs": str(path)}
+    async with town(tmp_path / "b", MemoryStore(first.shared), **settings) as later:
+        told = [await later.must("POST", "/v1/pings", later.ping(n)) for n in ("child", "adult")]
+
+    assert [one["status"] for one in told] == ["no_consent", "decided"]
+    assert told[1]["withheld"] == "law"

@@ -34,6 +34,12 @@ async def newcomer(here: Town) -> str:
     """Key of a resident who never said anything."""
     return str((await here.must("POST", "/v1/residents", {}))["key"])
 
+HOME: Final = {
+    "type": "Feature",
+    "geometry": {"type": "Point", "coordinates": [24.9, 60.2]},
+    "properties": {"radius_m": 90, "kind": "place"},
+}
+
 
 async def patch(here: Town, key: str, *changes: Any, **more: Any) -> Any:
     """The reply to a PATCH."""
@@ -47,6 +53,8 @@ async def test_a_patch_is_kept_as_it_was_said(tmp_path: Path) -> None:
         await here.brand("cafe")
         digest = await here.notice("offers", "3", "sv-FI")
         key = await newcomer(here)
+        zone = "/v1/residents/me/zones/home"
+        await here.must("PUT", zone, HOME, key=key)
         week = [{"days": [5, 1, 5], "from_hour": 22, "to_hour": 2}]
         asked = change(
             "grant", scope={"category": "cafe"}, channels=["push"], week=week, places=["home"]

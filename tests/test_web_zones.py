@@ -131,12 +131,21 @@ async def test_a_place_that_a_grant_names_stays(tmp_path: Path) -> None:
             "places": ["gym"],
         }
         path = f"/v1/residents/{SECRET_RESIDENT}/preferences"
+        nowhere = {**grant, "places": ["gym", "attic"]}
+        refused = await here.call("PATCH", path, {"changes": [nowhere]}, key=key, If_Match='"1"')
+        assert [(e["path"], e["code"]) for e in refused.body["errors"]] == [
+            ("changes[0].places[1]", "unknown_place")
+        ]
         said = await here.call("PATCH", path, {"changes": [grant]}, key=key, If_Match='"1"')
         assert said.status == 200
 
         kept = await here.call("DELETE", f"{ZONES}/gym", key=key, If_Match='"1"')
 
         assert kept.code == "zone_in_use"
+        inside = await here.must("POST", "/v1/pings", here.ping())
+        assert (inside["offer"], inside["withheld"]) == (None, "place")
+        quiet = {"lon": LON + 0.1}
+        assert (await here.must("POST", "/v1/pings", here.ping(**quiet)))["status"] == "decided"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A change of preferences as it is asked for, and what must be right about it before it is one."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -146,6 +146,20 @@ def _reach_errors(change: Change, path: str) -> list[FieldError]:
             told = "The window is empty: for a whole day say 0 and 24."
             errors.append(_error(f"{at}.to_hour", "empty_window", told))
     return errors
+
+
+def place_errors(changes: Sequence[Change], zones: Collection[str]) -> list[FieldError]:
+    """An error for each place that a grant excepts and that the resident did not draw.
+
+    Such a grant would hold nowhere, and anywhere else once a zone of that name is drawn.
+    """
+    told = "Draw it first: PUT /v1/residents/{resident}/zones/{zone}."
+    return [
+        _error(f"changes[{number}].places[{place}]", "unknown_place", told)
+        for number, change in enumerate(changes)
+        for place, name in enumerate(change.places)
+        if change.effect == "grant" and name not in zones
+    ]
 
 
 def requested(change: Change) -> Requested:

@@ -14,7 +14,7 @@ from engine.consent.row import Standing
 from engine.store.audit import Author
 from engine.store.port import KeyRow, ResidentRow, VersionMoved
 from engine.web.auth import resident_of
-from engine.web.change import CHANGES_MAX, Change, errors_of, requested
+from engine.web.change import CHANGES_MAX, Change, errors_of, place_errors, requested
 from engine.web.context import Context
 from engine.web.fields import Id, IfMatch, Language, Name, ResidentId, Word
 from engine.web.history import Receipt, receipt_of
@@ -162,12 +162,20 @@ async def patch_preferences(
         for place, change in enumerate(body.changes)
         for error in errors_of(change, f"changes[{place}]", book, now_ms)
     ]
+    if any(change.places for change in body.changes):
+        errors += place_errors(body.changes, await _zones(ctx, key, resident))
     if errors:
         raise Refused("invalid_preferences", errors=tuple(errors))
     widens = [change.effect == "grant" for change in body.changes]
     notice = await _notice(ctx, body.notice, needed=any(widens))
     said = _said(key, body, notice, _version(if_match, strict=all(widens)))
     return await _say(ctx, key, resident, tuple(map(requested, body.changes)), said, by)
+
+
+async def _zones(ctx: Context, key: KeyRow, resident: str) -> set[str]:
+    """The names of the zones that the resident drew."""
+    rows = await ctx.store.read_protections([resident_of(key, resident)])
+    return {zone.name for row in rows for zone in row.protection.zones}
 
 
 async def put_marketing(
