@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from engine.client.change import Change, Scope, Week
 from engine.client.choices import Choices
 from engine.client.client import Client, NotSaid, Stopped, now_ms
 from engine.client.outbox import Outbox
@@ -291,6 +292,54 @@ async def test_an_off_overtakes_an_on_that_waits(tmp_path: Path) -> None:
                 assert await off == 2
                 with pytest.raises(NotSaid, match="overtaken"):
                     await on
+
+
+async def test_changes_in_detail_narrow_at_once_and_widen_when_confirmed(tmp_path: Path) -> None:
+    """The "no" of a call goes first and is done, even where its "yes" is refused."""
+    granted = Change(
+        effect="grant",
+        purpose="loyalty",
+        actions=("contact",),
+        data=("contact_point",),
+        scope=Scope(all=True),
+        channels=("email",),
+        week=(Week(days=(6, 7), from_hour=10, to_hour=16),),
+        expires_at="2100-01-01T00:00:00Z",
+    )
+    never = Change(
+        effect="deny",
+        purpose="offers",
+        actions=("contact",),
+        data=("contact_point",),
+        scope=Scope(brand="pub"),
+    )
+    preferences = "/v1/residents/me/preferences"
+    async with gateway(tmp_path) as between:
+        key = await between.here.resident()
+        async with client(between, key, file=tmp_path / "phone.json") as phone:
+            await phone.preferences()
+            assert await phone.change(granted, never) == 3
+            between.offline = True
+            saying = asyncio.create_task(phone.change(msgspec.structs.replace(never, scope=CAFE)))
+            await until(lambda: not phone.choices.lets("cafe"), within_s=WITHIN_S)
+            assert phone.choices.lets("bar")
+            between.offline = False
+            assert await saying == 4
+            await between.here.must("POST", "/v1/residents/me/stop", key=key)
+            with pytest.raises(NotSaid, match="stale_version"):
+                await phone.change(msgspec.structs.replace(never, scope=BAR), granted)
+            with pytest.raises(ValueError, match="name a change"):
+                await phone.change()
+        held = (await between.here.must("GET", preferences, key=key))["standing"]
+
+    assert [(one["effect"], one["scope"]) for one in held] == [
+        ("deny", {"brand": "pub"}),
+        ("deny", {"brand": "cafe"}),
+        ("deny", {"brand": "bar"}),
+    ]
+
+
+CAFE, BAR = Scope(brand="cafe"), Scope(brand="bar")
 
 
 async def _settings(between: Gateway, key: str) -> Any:

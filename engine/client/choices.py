@@ -1,4 +1,4 @@
-"""What a resident says on a phone: "off" holds on it at once, "on" only when it is confirmed.
+"""What a resident says on a phone: a "no" holds on it at once, a "yes" only when it is confirmed.
 
 A narrowing is kept until the service has acknowledged it, goes before everything else, and is sent
 without a precondition, so it can't be refused. A widening rests on the version of the settings that
@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from engine.client.change import CONTACT, LOCATION, Change, Scope
 from engine.client.reply import REFUSED_FOR_GOOD, Problem, Reply
 from engine.client.retry import Retry
 
@@ -23,16 +24,53 @@ CEILING_MS: Final = 30_000
 class Choice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that the resident said."""
 
-    kind: Literal["on", "off", "stop"]
+    kind: Literal["on", "off", "stop", "change"]
     brands: tuple[str, ...] | None = None
-    """None: all."""
+    """Of "on" and "off"; None: all."""
+    changes: tuple[Change, ...] = ()
+    """Of "change": all of them widen, or none does."""
     client_ms: int
     id: str
     """Its own, so that it is said once even if an answer is lost."""
     tries: int = 0
     """How often nobody could say whether it was done, so that it is said anew."""
     seen: int = 0
-    """Of "on": the version of the settings that the resident saw."""
+    """Of a widening: the version of the settings that the resident saw."""
+
+    @property
+    def widens(self) -> bool:
+        """Whether it turns something on."""
+        return self.kind == "on" or any(change.widens for change in self.changes)
+
+    @property
+    def of_location(self) -> bool:
+        """Whether it decides if positions may be used for offers at all."""
+        if self.kind == "change":
+            return any(change.of_location for change in self.changes)
+        return self.brands is None
+
+    def silences(self, brand: str) -> bool:
+        """Whether a brand's offers must not be shown while it waits."""
+        if self.kind == "change":
+            return any(change.silences(brand) for change in self.changes)
+        return not self.widens and (self.brands is None or brand in self.brands)
+
+    def parts(self) -> tuple[Change, ...]:
+        """What it changes."""
+        if self.kind == "change":
+            return self.changes
+        scopes = [Scope(all=True)] if self.brands is None else [Scope(brand=b) for b in self.brands]
+        return tuple(
+            Change(
+                effect="grant" if self.widens else "withdraw",
+                purpose="offers",
+                actions=(action,),
+                data=(data,),
+                scope=scope,
+            )
+            for scope in scopes
+            for action, data in (LOCATION, CONTACT)
+        )
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -107,16 +145,16 @@ class Choices:
         return len(self._narrowing) + len(self._widening)
 
     def narrow(self, choice: Choice) -> None:
-        """Say "off" or "stop"; from here on it holds on this phone."""
-        if choice.brands is None:
+        """Say "off" or "stop", or take back or deny; from here on it holds on this phone."""
+        if choice.of_location:
             self.off = True
         self._narrowing.append(choice)
         self._widening = deque(
-            left for one in self._widening if (left := _less(one, choice.brands)) is not None
+            left for one in self._widening if (left := _less(one, choice)) is not None
         )
 
     def widen(self, choice: Choice) -> None:
-        """Say "on", on the ground of the settings seen last; it holds when it is confirmed."""
+        """Say "on" or grant, on the ground of the settings seen last; it holds when confirmed."""
         self._widening.append(msgspec.structs.replace(choice, seen=self.version))
 
     def ids(self) -> set[str]:
@@ -125,12 +163,12 @@ class Choices:
 
     def lets(self, brand: str) -> bool:
         """Whether an offer of the brand may be shown, as far as this phone knows."""
-        return not self.off and not any(brand in (c.brands or ()) for c in self._narrowing)
+        return not self.off and not any(choice.silences(brand) for choice in self._narrowing)
 
     def learn(self, preferences: Preferences) -> None:
         """Take in the latest settings; an "off" that is not acknowledged yet stays."""
         self.version = max(self.version, preferences.version)
-        if not any(choice.brands is None for choice in self._narrowing):
+        if not any(choice.of_location for choice in self._narrowing):
             self.off = not preferences.located
 
     def due_ms(self) -> int | None:
@@ -166,7 +204,7 @@ class Choices:
         if reply.status in REFUSED_FOR_GOOD and problem.code != "unknown_resident":
             self.stopped = problem
             return None
-        if problem.code == "idempotency_lost" and choice.kind != "on":
+        if problem.code == "idempotency_lost" and not choice.widens:
             # A "no" may be said twice, and must not be said never.
             if self._narrowing and self._narrowing[0] is choice:
                 self._narrowing[0] = msgspec.structs.replace(choice, tries=choice.tries + 1)
@@ -195,7 +233,8 @@ class Choices:
         """A choice is in force."""
         self._drop(choice)
         # An "off" said while the "on" was on its way is still the last word.
-        if choice.kind == "on" and not any(one.brands is None for one in self._narrowing):
+        turns_on = choice.kind == "on" or (choice.widens and choice.of_location)
+        if turns_on and not any(one.of_location for one in self._narrowing):
             self.off = False
         # Where nobody but this phone spoke in between, what was seen is still the latest.
         if self.version == version - 1:
@@ -212,8 +251,25 @@ class Choices:
                 waiting.popleft()
 
 
-def _less(widening: Choice, brands: tuple[str, ...] | None) -> Choice | None:
-    """What is left of an "on" that waits after an "off" for some brands or all."""
+def _less(widening: Choice, no: Choice) -> Choice | None:
+    """What is left of an "on" that waits after a "no" that was said later.
+
+    The "no" is sent first, so what it is about must not be turned on after it.
+    """
+    if no.kind == "stop":
+        return None
+    if widening.kind == "on" and no.kind == "off":
+        return _less_brands(widening, no.brands)
+    kept = tuple(one for one in widening.parts() if not any(p.takes_back(one) for p in no.parts()))
+    if len(kept) == len(widening.parts()):
+        return widening
+    if not kept:
+        return None
+    return msgspec.structs.replace(widening, kind="change", brands=None, changes=kept)
+
+
+def _less_brands(widening: Choice, brands: tuple[str, ...] | None) -> Choice | None:
+    """The same, of offers on and offers off."""
     if brands is None:
         return None
     if widening.brands is None:
@@ -227,11 +283,14 @@ def _call(choice: Choice) -> Call:
     headers = {"Content-Type": "application/json", "Idempotency-Key": f"{choice.id}-{choice.tries}"}
     if choice.kind == "stop":
         return Call("POST", f"{ME}/stop", headers, b"")
+    if choice.widens:
+        headers["If-Match"] = f'"{choice.seen}"'
+    if choice.kind == "change":
+        changes = {"changes": choice.changes, "client_ms": choice.client_ms}
+        return Call("PATCH", f"{ME}/preferences", headers, msgspec.json.encode(changes))
     body: dict[str, object] = {"opted_in": choice.kind == "on", "client_ms": choice.client_ms}
     if choice.brands is not None:
         body["brands"] = choice.brands
-    if choice.kind == "on":
-        headers["If-Match"] = f'"{choice.seen}"'
     path = f"{ME}/preferences/marketing"
     return Call("PUT", path, headers, msgspec.json.encode(body))
 

@@ -15,7 +15,7 @@ import random
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, Self
 
@@ -23,6 +23,7 @@ import aiohttp
 import msgspec
 
 from engine.client import kept
+from engine.client.change import Change
 from engine.client.choices import ME, Choice, Choices, Outcome, Preferences
 from engine.client.outbox import Answered, Outbox, encode
 from engine.client.reply import Problem, Reply
@@ -168,11 +169,11 @@ class Client:
             NotSaid: the service refused it; it holds on this phone nevertheless.
             Stopped: the key is no good any more; likewise.
         """
-        return await self._narrow("off", brands or None)
+        return await self._narrow(self._choice("off", brands=brands or None))
 
     async def stop(self) -> int:
         """Turn everything off, whatever the purpose; otherwise as `opt_out`."""
-        return await self._narrow("stop", None)
+        return await self._narrow(self._choice("stop"))
 
     async def opt_in(self, *brands: str) -> int:
         """Turn offers on, for all brands or for those named; it holds when this returns.
@@ -182,9 +183,35 @@ class Client:
                 "off" of this phone came first.
             Stopped: the key is no good any more.
         """
-        choice = self._choice("on", brands or None)
+        choice = self._choice("on", brands=brands or None)
         self.choices.widen(choice)
         return await self._said(choice)
+
+    async def change(self, *changes: Change) -> int:
+        """Change the settings in all detail: what narrows holds here at once, as `opt_out` does;
+        what widens holds when this returns, as `opt_in` does, and goes after what narrows.
+
+        Returns:
+            The version of the settings by which all of it is in force.
+
+        Raises:
+            NotSaid: a grant rests on settings that were changed elsewhere, or a change is not one
+                that the service knows; what narrows is said nevertheless.
+            Stopped: the key is no good any more.
+            ValueError: there is none.
+        """
+        narrowing = tuple(change for change in changes if not change.widens)
+        widening = tuple(change for change in changes if change.widens)
+        said: list[Awaitable[int]] = []
+        if narrowing:
+            said.append(self._narrow(self._choice("change", changes=narrowing)))
+        if widening:
+            choice = self._choice("change", changes=widening)
+            self.choices.widen(choice)
+            said.append(self._said(choice))
+        if not said:
+            raise ValueError("name a change")
+        return max(await asyncio.gather(*said))
 
     async def preferences(self) -> Preferences:
         """Read the latest settings, for showing them; `opt_in` rests on the ones read last.
@@ -225,19 +252,23 @@ class Client:
         self._idle.clear()
         self._wake.set()
 
-    async def _narrow(
-        self, kind: Literal["on", "off", "stop"], brands: tuple[str, ...] | None
-    ) -> int:
-        choice = self._choice(kind, brands)
+    def _narrow(self, choice: Choice) -> Awaitable[int]:
+        """Let a "no" hold here, before anything is awaited; what is awaited is its answer."""
         self.choices.narrow(choice)
-        if brands is None:
+        if self.choices.off:
             self.outbox.forget()
             self._watches.clear()
-        return await self._said(choice)
+        return self._said(choice)
 
-    def _choice(self, kind: Literal["on", "off", "stop"], brands: tuple[str, ...] | None) -> Choice:
+    def _choice(
+        self,
+        kind: Literal["on", "off", "stop", "change"],
+        *,
+        brands: tuple[str, ...] | None = None,
+        changes: tuple[Change, ...] = (),
+    ) -> Choice:
         now = now_ms()
-        return Choice(kind=kind, brands=brands, client_ms=now, id=_new_id())
+        return Choice(kind=kind, brands=brands, changes=changes, client_ms=now, id=_new_id())
 
     async def _said(self, choice: Choice) -> int:
         """Keep what was said, send it, and wait for what becomes of it."""
