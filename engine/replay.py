@@ -7,14 +7,16 @@ the same decisions, byte for byte, whatever the size of the batches.
 import gzip
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from engine.consent.protection import Protection
 from engine.consent.record import Record
 from engine.consent.sync import Said, marketing, resolve
+from engine.consent.zones import Zone, read_zone
 from engine.decision import Decision, encode
 from engine.ingest.native import BodyRefused, decode_request, rejected
 from engine.ingest.rows import FileRefused, Row, RowRefused, form_of, read_head, read_rows
@@ -126,6 +128,27 @@ def read_offers(path: Path, brands: Iterable[Brand]) -> list[Offer]:
     return offers
 
 
+def read_own_zones(path: Path) -> dict[str, Protection]:
+    """Residents' own zones: a GeoJSON Feature a line, with its `id` and `properties.resident`.
+
+    Raises:
+        InputRefused: a line is none.
+    """
+    found: dict[str, list[Zone]] = {}
+    with open_maybe_gzip(path) as file:
+        for row, line in enumerate(file, 1):
+            try:
+                feature = msgspec.json.decode(line)
+                zone = read_zone(feature, str(feature["id"]))
+                found.setdefault(str(feature["properties"]["resident"]), []).append(zone)
+            except FenceRejected as error:
+                raise InputRefused(f"{path}: zone {row}: {error}") from None
+            except (msgspec.DecodeError, KeyError, TypeError):
+                told = "it must be a Feature with an id and properties.resident"
+                raise InputRefused(f"{path}: zone {row}: {told}") from None
+    return {resident: Protection(tuple(zones)) for resident, zones in found.items()}
+
+
 def opt_in_rule(choice: str) -> Callable[[str], bool]:
     """Who has opted in: ``all``, a fraction such as ``0.4``, or a file with an id a line."""
     if choice == "all":
@@ -160,6 +183,7 @@ class Replay:
         opted_in: whether a resident has opted in to all offers on precise location.
         settings: attention and the like.
         timezone: the zone of every resident.
+        protections: the residents' own zones, of those who drew any.
     """
 
     def __init__(
@@ -171,6 +195,7 @@ class Replay:
         opted_in: Callable[[str], bool],
         settings: EngineSettings | None = None,
         timezone: str = "UTC",
+        protections: Mapping[str, Protection] | None = None,
     ) -> None:
         base = settings or EngineSettings()
         self.engine = Engine(secret=SECRET, settings=msgspec.structs.replace(base, age_max_ms=None))
@@ -181,6 +206,7 @@ class Replay:
             self.engine.put_offer(offer)
         self._opted_in = opted_in
         self._resident = ResidentSettings(timezone=timezone)
+        self._protections = protections or {}
         self._known: set[str] = set()
         self._newest_ms = 0
         self._hash = hashlib.sha256()
@@ -226,6 +252,8 @@ class Replay:
         self.engine.put_resident(
             resident, row.settings, len(records) and 1, records, now_ms=self._newest_ms
         )
+        if resident in self._protections:
+            self.engine.put_protection(resident, self._protections[resident])
 
     def _decide(self, items: list[Ping | Decision]) -> list[Decision]:
         decided = iter(self.engine.decide([item for item in items if isinstance(item, Ping)]))

@@ -270,8 +270,8 @@ async def test_a_start_knows_the_ages_and_the_laws(tmp_path: Path) -> None:
         await here.resident("child")
         await here.resident("adult")
         await here.must("PUT", "/v1/residents/child/age", {"age_band": "under_13"})
-    settings = {"law_packs": str(path)}
-    async with town(tmp_path / "b", MemoryStore(first.shared), **settings) as later:
+    same = MemoryStore(first.shared)
+    async with town(tmp_path / "b", same, law_packs=str(path)) as later:
         told = [await later.must("POST", "/v1/pings", later.ping(n)) for n in ("child", "adult")]
 
     assert [one["status"] for one in told] == ["no_consent", "decided"]

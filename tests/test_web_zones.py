@@ -144,8 +144,8 @@ async def test_a_place_that_a_grant_names_stays(tmp_path: Path) -> None:
         assert kept.code == "zone_in_use"
         inside = await here.must("POST", "/v1/pings", here.ping())
         assert (inside["offer"], inside["withheld"]) == (None, "place")
-        quiet = {"lon": LON + 0.1}
-        assert (await here.must("POST", "/v1/pings", here.ping(**quiet)))["status"] == "decided"
+        outside = await here.must("POST", "/v1/pings", here.ping(lon=LON + 0.1))
+        assert outside["status"] == "decided"
 
 
 @pytest.mark.parametrize(

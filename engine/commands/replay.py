@@ -15,7 +15,14 @@ from engine.decision import encode
 from engine.offers.gates import Attention
 from engine.offers.offer import Brand
 from engine.pipeline import EngineSettings
-from engine.replay import Replay, open_maybe_gzip, opt_in_rule, read_fences, read_offers
+from engine.replay import (
+    Replay,
+    open_maybe_gzip,
+    opt_in_rule,
+    read_fences,
+    read_offers,
+    read_own_zones,
+)
 
 PROGRESS_EVERY_S: Final = 1.0
 
@@ -28,6 +35,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--offers", help="JSON array of offers with their ids")
     parser.add_argument(
         "--opt-in", default="all", help="all (default), a file of ids, or a fraction from 0 to 1"
+    )
+    parser.add_argument(
+        "--zones", help="residents' own zones: a GeoJSON Feature a line, with properties.resident"
     )
     parser.add_argument("--brand-by", help="property that gives a brand to fences without one")
     parser.add_argument("--batch", type=int, default=1_000, help="pings at a time (default 1000)")
@@ -53,6 +63,7 @@ def _replay(config: Config, arguments: argparse.Namespace) -> int:
             kept_fixes_max=config.kept_fixes_max,
         ),
         timezone=config.timezone,
+        protections=read_own_zones(Path(arguments.zones)) if arguments.zones else None,
     )
     started = time.perf_counter()
     with (
