@@ -43,8 +43,10 @@ STEP_DEG: Final = 0.02
 PINGS_BEFORE: Final = 5
 """Before a withdrawal, one in four of them to the other server."""
 PINGS_AFTER: Final = 3
-REST_S: Final = 1.6
+REST_S: Final = 4.0
 """Longest pause between two pings of a resident; enough for two servers, two cores and us."""
+AGAIN_S: Final = 0.1
+"""Longest pause before saying again what was refused for the moment."""
 BREATH_S: Final = 0.02
 """The same while a withdrawal is on its way."""
 AT_A_TIME: Final = 64
@@ -78,7 +80,7 @@ class Found(msgspec.Struct):
     offered: int = 0
     """Those of them that got an offer."""
     refused: int = 0
-    """Pings answered 503."""
+    """What was answered 503."""
     meanwhile: int = 0
     """Pings sent during a withdrawal that still got an offer, and rightly so."""
     after: int = 0
@@ -118,6 +120,7 @@ class Walker:
     async def go(self, rounds: int) -> None:
         """Opt in, walk and withdraw, so many times."""
         withdrawn: Withdrawal | None = None
+        await asyncio.sleep(self._chance.uniform(0, self._rest_s))
         for turn in range(rounds):
             here, there = self._sessions[turn % 2], self._sessions[1 - turn % 2]
             says = self._sessions[turn // 2 % 2]
@@ -158,9 +161,14 @@ class Walker:
     async def _say(self, session: aiohttp.ClientSession, *, wanted: bool) -> Any:
         marketing = f"/v1/residents/{self.name}/preferences/marketing"
         headers = {"If-Match": f'"{self._version}"'} if wanted and self._version else {}
-        told = await call(session, "PUT", marketing, {"opted_in": wanted}, headers=headers)
-        self._version = told["version"]
-        return told
+        while True:
+            body = {"opted_in": wanted}
+            told = await call(session, "PUT", marketing, body, but=503, headers=headers)
+            if told is not None:
+                self._version = told["version"]
+                return told
+            self._found.refused += 1
+            await asyncio.sleep(self._chance.uniform(0, AGAIN_S))
 
     async def _ping(self, session: aiohttp.ClientSession) -> Any:
         """Be in the next fence; the offer, if any."""

@@ -109,7 +109,6 @@ class Follower:
         ids = _by_kind(changes)
         residents, keys = ids.pop("resident", None), ids.pop("key", None)
         protected, canaries = ids.pop("protection", None), ids.pop("canary", ())
-        later = await self._take_city(ids) if ids else None
         if residents:
             await self._apply_residents(residents)
         if protected:
@@ -118,7 +117,7 @@ class Follower:
             await self._apply_canary()
         if keys:
             await self._apply_keys(keys)
-        return later
+        return await self._take_city(ids) if ids else None
 
     async def _take_city(self, ids: dict[str, list[str]]) -> asyncio.Task[None] | None:
         """Take over what changed of the city, now or later."""
@@ -132,7 +131,7 @@ class Follower:
         return self._later
 
     async def _apply_residents(self, ids: list[str]) -> None:
-        rows = await self._store.read_residents(ids)
+        rows = await self._store.read_residents(ids, ahead=True)
         self._put_residents(rows)
         for gone in set(ids) - {row.id for row in rows}:
             self._engine.drop_resident(gone)
@@ -140,7 +139,8 @@ class Follower:
             self._write(changed)
 
     async def _apply_protections(self, ids: list[str]) -> None:
-        found = {row.resident: row for row in await self._store.read_protections(ids)}
+        rows = await self._store.read_protections(ids, ahead=True)
+        found = {row.resident: row for row in rows}
         for resident in ids:
             row = found.get(resident)
             self._engine.put_protection(resident, row.protection if row else UNPROTECTED)

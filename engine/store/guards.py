@@ -21,8 +21,10 @@ class ProtectionRow(msgspec.Struct, frozen=True, kw_only=True):
 class GuardStore(Protocol):
     """The part of the store that keeps them."""
 
-    async def read_protections(self, residents: list[str]) -> list[ProtectionRow]:
-        """Those of the residents that have something, by id."""
+    async def read_protections(
+        self, residents: list[str], *, ahead: bool = False
+    ) -> list[ProtectionRow]:
+        """Those of the residents that have something, by id; `ahead` as for `read_residents`."""
 
     async def put_protection(
         self,

@@ -137,8 +137,9 @@ class MemoryStore(MemoryNodes, MemoryPruning, MemoryGuards, MemoryRights, Memory
         """Those that exist, by id."""
         return list(_those(self._open_shared().offers, ids))
 
-    async def read_residents(self, ids: list[str]) -> list[ResidentRow]:
+    async def read_residents(self, ids: list[str], *, ahead: bool = False) -> list[ResidentRow]:
         """Those that exist, by id."""
+        del ahead
         return list(_those(self._open_shared().residents, ids))
 
     async def read_keys(self, ids: list[str]) -> list[KeyRow]:

@@ -20,8 +20,11 @@ class MemoryGuards:
     def _open_shared(self) -> "Shared":
         raise NotImplementedError
 
-    async def read_protections(self, residents: list[str]) -> list[ProtectionRow]:
+    async def read_protections(
+        self, residents: list[str], *, ahead: bool = False
+    ) -> list[ProtectionRow]:
         """Those of the residents that have something, by id."""
+        del ahead
         kept = self._open_shared().protections
         return [kept[resident] for resident in sorted(set(residents)) if resident in kept]
 

@@ -276,8 +276,11 @@ class Store(EventStore, PruneStore, GuardStore, NodeStore, RightsStore, Protocol
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those of the offers that exist, by id."""
 
-    async def read_residents(self, ids: list[str]) -> list[ResidentRow]:
-        """Those of the residents that exist, with their records, by id."""
+    async def read_residents(self, ids: list[str], *, ahead: bool = False) -> list[ResidentRow]:
+        """Those of the residents that exist, with their records, by id.
+
+        `ahead` of whoever else waits for the store: a resident's "no" waits for it.
+        """
 
     async def read_keys(self, ids: list[str]) -> list[KeyRow]:
         """Those of the keys that exist, by id."""

@@ -145,9 +145,10 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
         """Those that exist, by id."""
         return [rows.key_row(row) for row in await self._wire.fetch("read_keys", ids)]
 
-    async def read_residents(self, ids: list[str]) -> list[ResidentRow]:
+    async def read_residents(self, ids: list[str], *, ahead: bool = False) -> list[ResidentRow]:
         """Those that exist, by id. In one statement, because a resident's "no" waits for it."""
-        return [rows.resident_row(row) for row in await self._wire.fetch("read_residents", ids)]
+        found = await self._wire.fetch("read_residents", ids, ahead=ahead)
+        return [rows.resident_row(row) for row in found]
 
     async def read_states(self, ids: list[str], *, now_ms: int) -> list[ResidentState]:
         """The residents named, in the order given.

@@ -19,9 +19,11 @@ _protection: Final = msgspec.json.Decoder(Protection)
 class PostgresGuards(PostgresWindow):
     """The part of the store on PostgreSQL that keeps them; see `guards.GuardStore`."""
 
-    async def read_protections(self, residents: list[str]) -> list[ProtectionRow]:
+    async def read_protections(
+        self, residents: list[str], *, ahead: bool = False
+    ) -> list[ProtectionRow]:
         """Those of the residents that have something, by id."""
-        found = await self._wire.fetch("read_protections", residents)
+        found = await self._wire.fetch("read_protections", residents, ahead=ahead)
         return [protection_row(row) for row in found]
 
     async def put_protection(

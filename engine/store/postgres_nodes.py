@@ -22,7 +22,7 @@ class PostgresNodes:
         self, node: str, number: int, *, renewed_ms: int, limit: int = 10_000
     ) -> list[Change]:
         """Tell and read, in one round trip and one transaction that waits for no flush."""
-        found = await self._wire.fetch("follow", node, number, renewed_ms, limit + 1)
+        found = await self._wire.fetch("follow", node, number, renewed_ms, limit + 1, ahead=True)
         if found and found[0]["number"] is None:
             raise NotJoined
         return _after(number, found, limit)
@@ -33,11 +33,11 @@ class PostgresNodes:
 
     async def join(self, node: str, *, lease_ms: int) -> None:
         """Register a process, flushed to disk."""
-        await self._wire.fetch("join", node, lease_ms)
+        await self._wire.fetch("join", node, lease_ms, ahead=True)
 
     async def leave(self, node: str) -> None:
         """Forget a process."""
-        await self._wire.fetch("leave", node)
+        await self._wire.fetch("leave", node, ahead=True)
 
     async def read_nodes(self) -> list[Node]:
         """All of them, by id."""
@@ -48,13 +48,13 @@ class PostgresNodes:
                 renewed_ms=row["renewed_ms"],
                 lease_ms=row["lease_ms"],
             )
-            for row in await self._wire.fetch("read_nodes")
+            for row in await self._wire.fetch("read_nodes", ahead=True)
         ]
 
     async def bury(self, nodes: list[Node]) -> None:
         """Forget those that have not looked since."""
         await self._wire.fetch(
-            "bury", [node.id for node in nodes], [node.renewed_ms for node in nodes]
+            "bury", [node.id for node in nodes], [node.renewed_ms for node in nodes], ahead=True
         )
 
     def when_applied(self, call: Callable[[], object]) -> None:
@@ -68,7 +68,7 @@ class PostgresNodes:
 
     async def read_canary(self, node: str) -> bytes | None:
         """What a made-up resident says."""
-        for row in await self._wire.fetch("read_canary", node):
+        for row in await self._wire.fetch("read_canary", node, ahead=True):
             body: bytes = row["canary"]
             return body
         return None

@@ -16,6 +16,8 @@ CHANNEL: Final = "passby_changes"
 EVENTS_CHANNEL: Final = "passby_events"
 NODES_CHANNEL: Final = "passby_nodes"
 SQL: Final = load_queries()
+AHEAD_MAX: Final = 2
+"""Connections of the feed: one follows it, one looks how far others have followed."""
 LONG_S: Final = 600.0
 """Longest time of a command while a process starts."""
 
@@ -43,6 +45,8 @@ class Wire:
         self._connect_s = connect_s
         self._command_s = command_s
         self._pool: asyncpg.Pool | None = None
+        self._ahead: asyncpg.Pool | None = None
+        """For what must not stand in line with everything else: the feed."""
         self.listener: asyncpg.Connection | None = None
         self._grown = asyncio.Event()
         self.told = asyncio.Event()
@@ -60,16 +64,8 @@ class Wire:
             raise RuntimeError("the store is open already")
         try:
             await self._migrate()
-            with _told():
-                self._pool = await asyncpg.create_pool(
-                    self._url,
-                    min_size=self._sizes[0],
-                    max_size=self._sizes[1],
-                    reset=_keep,
-                    timeout=self._connect_s,
-                    command_timeout=self._command_s,
-                    server_settings=self._server_settings(),
-                )
+            self._pool = await self._connect(*self._sizes)
+            self._ahead = await self._connect(1, AHEAD_MAX)
             await self._listen()
         except BaseException:
             await self.close()
@@ -78,15 +74,29 @@ class Wire:
     async def close(self) -> None:
         """Give back all connections; at most about 2 s."""
         listener, self.listener = self.listener, None
-        pool, self._pool = self._pool, None
+        pools = [pool for pool in (self._pool, self._ahead) if pool is not None]
+        self._pool = self._ahead = None
         if listener is not None:
             await _close(listener)
-        if pool is not None:
+        for pool in pools:
             try:
                 async with asyncio.timeout(_CLOSE_S):
                     await pool.close()
             except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 pool.terminate()
+
+    async def _connect(self, least: int, most: int) -> asyncpg.Pool:
+        """A pool of connections."""
+        with _told():
+            return await asyncpg.create_pool(
+                self._url,
+                min_size=least,
+                max_size=most,
+                reset=_keep,
+                timeout=self._connect_s,
+                command_timeout=self._command_s,
+                server_settings=self._server_settings(),
+            )
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Wait for a notification; one that came since the last wait counts."""
@@ -161,12 +171,15 @@ class Wire:
         self.when_applied()
 
     @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
-        """A connection of the pool."""
-        if self._pool is None:
+    async def connection(
+        self, *, ahead: bool = False
+    ) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy]:
+        """A connection; `ahead` of all who stand in line for one."""
+        pool = self._ahead if ahead else self._pool
+        if pool is None:
             raise StoreUnavailable("the store is closed")
         with _told():
-            async with self._pool.acquire(timeout=self._connect_s) as connection:
+            async with pool.acquire(timeout=self._connect_s) as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
@@ -194,9 +207,9 @@ class Wire:
 
             yield connection, fetch
 
-    async def fetch(self, name: str, *args: Any) -> list[asyncpg.Record]:
+    async def fetch(self, name: str, *args: Any, ahead: bool = False) -> list[asyncpg.Record]:
         """All rows of a named query."""
-        async with self.connection() as connection:
+        async with self.connection(ahead=ahead) as connection:
             rows: list[asyncpg.Record] = await connection.fetch(SQL[name], *args)
             return rows
 
