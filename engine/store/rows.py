@@ -137,33 +137,38 @@ def claim_record(rows: Iterable[asyncpg.Record]) -> ClaimRecord | None:
     return None
 
 
-async def take_residents(
-    residents: AsyncIterator[asyncpg.Record],
-    records: AsyncIterator[asyncpg.Record],
-    take: TakeResidents,
-) -> None:
-    """Give all residents with what they said to `take`, a slice at a time; both come by resident.
+async def take_residents(said: AsyncIterator[asyncpg.Record], take: TakeResidents) -> None:
+    """Give all residents to `take`, a slice at a time; between slices the loop has its turn.
 
-    Between slices the event loop has its turn.
+    Args:
+        said: a row a record, by resident and in order; one without a record of who said nothing.
+        take: as of `port.Store.snapshot`.
     """
     slice_: list[ResidentTold] = []
-    record = await anext(records, None)
-    async for row in residents:
-        resident, said, ids = row["id"], [], []
-        while record is not None and record["resident"] == resident:
-            said.append(_saying.decode(record["body"]))
-            ids.append(bytes.fromhex(record["id"]))
-            record = await anext(records, None)
-        slice_.append(
-            ResidentTold(
-                resident, _same_settings(row["settings"]), row["version"], tuple(said), tuple(ids)
-            )
-        )
-        if len(slice_) == SLICE:
-            take(slice_)
-            slice_ = []
-            await asyncio.sleep(0)
+    of: tuple[str, bytes, int] | None = None
+    sayings: list[Saying] = []
+    ids: list[bytes] = []
+    async for resident, settings, version, record_id, body in said:
+        if of is None or of[0] != resident:
+            if of is not None:
+                slice_.append(_told(of, sayings, ids))
+                sayings, ids = [], []
+            if len(slice_) == SLICE:
+                take(slice_)
+                slice_ = []
+                await asyncio.sleep(0)
+            of = (resident, settings, version)
+        if body is not None:
+            sayings.append(_saying.decode(body))
+            ids.append(bytes.fromhex(record_id))
+    if of is not None:
+        slice_.append(_told(of, sayings, ids))
     take(slice_)
+
+
+def _told(of: tuple[str, bytes, int], sayings: list[Saying], ids: list[bytes]) -> ResidentTold:
+    resident, settings, version = of
+    return ResidentTold(resident, _same_settings(settings), version, tuple(sayings), tuple(ids))
 
 
 @lru_cache(maxsize=10_000)

@@ -1,6 +1,8 @@
--- name: all_residents
--- Every resident's settings.
-select id, settings, version from residents order by id
+-- name: all_said
+-- Every resident with every consent record in the order in which it was said; one row a record.
+select r.id, r.settings, r.version, c.id as record, c.body
+from residents r left join consent_records c on c.resident = r.id
+order by r.id, c.position
 
 -- name: read_residents
 -- These residents, with their consent records in the order in which they were said.
@@ -8,10 +10,6 @@ select r.id, r.settings, r.version, r.merged_into, array(
     select c.body from consent_records c where c.resident = r.id order by c.position
 ) as records
 from residents r where r.id = any($1::text[]) order by r.id
-
--- name: all_records
--- Every consent record, by resident and in the order in which it was said.
-select resident, id, body from consent_records order by resident, position
 
 -- name: create_residents
 -- Make those of the residents that are not there; their ids.
