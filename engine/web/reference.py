@@ -6,11 +6,22 @@
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from engine.consent.law import AGE_BANDS, SIGNALS, Laws, read_pack
+from engine.consent.vocabulary import (
+    ACTION_TERMS,
+    ACTORS_MEAN,
+    CHANNELS_MEAN,
+    DATA_TERMS,
+    EFFECTS_MEAN,
+    PURPOSE_TERMS,
+)
+from engine.consent.zones import KINDS
 from engine.decision import EVENT_KINDS, STATUSES, WITHHELD
 from engine.ping import REJECT_CODES
 from engine.web.auth import ROLES
@@ -18,13 +29,19 @@ from engine.web.openapi import document
 from engine.web.problem import CODES
 from engine.web.route import Route, is_nothing
 from engine.web.routes import ROUTES
+from engine.web.vocabulary import laws_told
 
 _MADE = "<!-- Made by `python -m engine.web.reference docs/reference`; do not edit. -->\n"
 
 
 def pages() -> dict[str, str]:
     """File name -> text."""
-    return {"api.md": _api(), "errors.md": _errors(), "decisions.md": _decisions()}
+    return {
+        "api.md": _api(),
+        "errors.md": _errors(),
+        "decisions.md": _decisions(),
+        "vocabulary.md": _vocabulary(),
+    }
 
 
 def _api() -> str:
@@ -149,6 +166,54 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     """A table in Markdown."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _vocabulary() -> str:
+    """The words of consent, and the laws of every pack that is shipped."""
+    packs = sorted((files("engine.consent") / "packs").iterdir(), key=lambda file: file.name)
+    shipped = [read_pack(file.read_bytes()) for file in packs]
+    parts = [
+        "# The words of consent\n",
+        _MADE,
+        "A lane is a purpose, an action and a kind of data, such as "
+        "`offers:use:precise_location`: 8 x 4 x 8 of them. Each word has its term of the W3C Data "
+        "Privacy Vocabulary 2; a `close` term may stand for it, a `related` one only tells what "
+        "it is about. `GET /v1/vocabulary` gives the same with IRIs, and the laws that are "
+        "switched on. How it all works together: [consent.md](../explanation/consent.md).\n",
+    ]
+    for title, terms in (
+        ("Purposes", PURPOSE_TERMS),
+        ("Actions", ACTION_TERMS),
+        ("Kinds of data", DATA_TERMS),
+    ):
+        defined = [(f"`{one.name}`", one.means, f"`{one.term}`", one.match) for one in terms]
+        parts += [f"## {title}\n", _table(("word", "means", "term", "match"), defined)]
+    for title, words in (
+        ("Effects", EFFECTS_MEAN),
+        ("Channels", CHANNELS_MEAN),
+        ("Actors", ACTORS_MEAN),
+        ("Kinds of zones", KINDS),
+        ("Age bands", AGE_BANDS),
+        ("Signals", SIGNALS),
+    ):
+        parts += [f"## {title}\n", _table(("word", "means"), _words(words))]
+    laws = [
+        (
+            f"`{law.code}`",
+            f"`{law.pack}`",
+            "everybody" if law.ages is None else ", ".join(f"`{age}`" for age in law.ages),
+            law.source,
+        )
+        for law in laws_told(Laws(shipped))
+    ]
+    parts += [
+        "## Laws\n",
+        "Always on are `signals` and `minors`; the others by the setting `law_packs`, which also "
+        "takes paths of packs of your own. A pack only denies. It says how we read a law, and we "
+        "are no lawyers.\n",
+        _table(("rule", "pack", "for", "source"), laws),
+    ]
+    return "\n".join(parts)
 
 
 def main(folder: Path) -> None:
