@@ -16,6 +16,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final, Literal, ParamSpec, Self
 
@@ -34,6 +35,8 @@ from engine.ping import Ping
 P = ParamSpec("P")
 
 ANSWER_S: Final = 30.0
+SILENCE_S: Final = 60.0
+"""The service says every 15 s that a stream is still there."""
 KEEP_EVERY_S: Final = 2.0
 """Between two writes of the file while fixes come in; what a resident says is written at once."""
 CLAIMS_MAX: Final = 1_000
@@ -216,6 +219,16 @@ class Client:
     async def preferences(self) -> Preferences:
         """Read the latest settings, for showing them; `opt_in` rests on the ones read last.
 
+        Raises: as `latest`.
+        """
+        latest = await self.latest()
+        self.choices.learn(latest)
+        self._keep()
+        return latest
+
+    async def latest(self) -> Preferences:
+        """Read the latest settings, which nobody is shown, so that nothing rests on them.
+
         Raises:
             NotSaid: the service refused.
             aiohttp.ClientError: it can't be reached, or what came is no answer of it.
@@ -226,12 +239,26 @@ class Client:
                 raise aiohttp.ClientConnectionError("the service can't be reached")
             raise NotSaid(reply.problem())
         try:
-            latest = msgspec.json.decode(reply.body, type=Preferences)
+            return msgspec.json.decode(reply.body, type=Preferences)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise aiohttp.ClientPayloadError("the answer is none of the service") from None
-        self.choices.learn(latest)
-        self._keep()
-        return latest
+
+    def hear(self, latest: Preferences) -> None:
+        """Act on what was said elsewhere: an "off" holds here, an "on" only once it is shown."""
+        if not latest.located and not self.choices.off:
+            self.choices.off = True
+            self._turned_off()
+            self._keep()
+
+    def open(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """Open a stream of events; one that is silent for `SILENCE_S` breaks off."""
+        assert self._session is not None
+        return self._session.get(
+            self._url + path,
+            headers={"Authorization": f"Bearer {self._key}"},
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=ANSWER_S, sock_read=SILENCE_S),
+        )
 
     async def drained(self) -> None:
         """Wait until nothing waits to be sent any more.
@@ -256,9 +283,13 @@ class Client:
         """Let a "no" hold here, before anything is awaited; what is awaited is its answer."""
         self.choices.narrow(choice)
         if self.choices.off:
-            self.outbox.forget()
-            self._watches.clear()
+            self._turned_off()
         return self._said(choice)
+
+    def _turned_off(self) -> None:
+        """Let go of what waits to be sent, and of what the next fix would be for."""
+        self.outbox.forget()
+        self._watches.clear()
 
     def _choice(
         self,
