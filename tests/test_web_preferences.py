@@ -34,6 +34,7 @@ async def newcomer(here: Town) -> str:
     """Key of a resident who never said anything."""
     return str((await here.must("POST", "/v1/residents", {}))["key"])
 
+
 HOME: Final = {
     "type": "Feature",
     "geometry": {"type": "Point", "coordinates": [24.9, 60.2]},
