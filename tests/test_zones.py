@@ -25,9 +25,11 @@ from engine.consent.zones import (
     to_document,
     uncovers,
 )
+from engine.decision import Decision
+from engine.ping import Ping
 from engine.pipeline import Engine
 from geofences.fence import FenceRejected
-from tests.strategies import TOWN, engine_of, offer, ping, place, town
+from tests.strategies import TOWN, engine_of, offer, ping, place, town, walks
 
 GEOD: Final = pyproj.Geod(ellps="WGS84")
 LOCAL: Final = pyproj.Transformer.from_crs(
@@ -353,3 +355,47 @@ def test_zones_are_few() -> None:
     with pytest.raises(TooManyZones):
         put(zones, disc(name="one-more"), version=99, if_match=None)
     assert len(put(zones, disc(radius_m=999, name="z3"), version=99, if_match=None)) == ZONES_MAX
+
+
+@settings(max_examples=150, deadline=None)
+@given(walks(pings_max=25), st.integers(-250, 250), st.integers(30, 150))
+def test_what_was_private_is_as_if_it_had_never_been_sent(
+    walk: list[Ping], east_m: int, radius_m: int
+) -> None:
+    """All else is answered, kept and remembered as without it; only passes may be missing."""
+    shops = [place("cafe", 0.0), place("bar", 200.0, radius_m=80), place("mall", 0.0, radius_m=300)]
+    whole, spared = (engine_of(shops, [offer()]) for _ in range(2))
+    for engine in (whole, spared):
+        engine.put_protection("ann", Protection((disc(east_m, radius_m),)))
+
+    answers = whole.decide(walk)
+    seen = [one for one, answer in zip(walk, answers, strict=True) if is_seen(answer.status)]
+    others = spared.decide(seen)
+
+    kept = [answer for answer in answers if is_seen(answer.status)]
+    assert [without_passes(answer) for answer in kept] == [without_passes(one) for one in others]
+    for answer, other in zip(kept, others, strict=True):
+        assert passes(answer) <= passes(other)
+    assert whole.take_changes().presences == spared.take_changes().presences
+    assert stays_of(whole) == stays_of(spared)
+
+
+def is_seen(status: str) -> bool:
+    return status != "private_zone"
+
+
+def passes(answer: Decision) -> set[str]:
+    return {event.fence for event in answer.events if event.kind == "pass"}
+
+
+def without_passes(answer: Decision) -> Decision:
+    events = tuple(event for event in answer.events if event.kind != "pass")
+    return msgspec.structs.replace(answer, events=events)
+
+
+def stays_of(engine: Engine) -> list[tuple[Any, ...]]:
+    """All that is remembered of where residents are, but whether a way was private."""
+    return [
+        (name, resident.kept, resident.base, resident.claims, resident.heard_ms)
+        for name, resident in sorted(engine.residents.items())
+    ]
