@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import commit, decide, match, next_fix, revoke, serve, streams
+from bench import commit, consent, decide, match, next_fix, revoke, serve, streams
 from bench.leftovers import end_by_signal
 from bench.table import Row, conditions, lines, over_budget, read_budgets
 from bench.timing import progress
@@ -39,6 +39,7 @@ def full() -> Benchmarks:
         "commit": [lambda: commit.run(residents=RESIDENTS, seconds=5.0)],
         "next_fix": [lambda: next_fix.run(residents=200, shops=120, seconds=4 * 3_600)],
         "revoke": [lambda: revoke.run(residents=200, withdrawals=1_200)],
+        "consent": [lambda: consent.run(residents=1_000_000, asked=20_000)],
     }
 
 
@@ -52,6 +53,7 @@ def smoke() -> Benchmarks:
         "commit": [lambda: commit.run(residents=100, seconds=0.3)],
         "next_fix": [lambda: next_fix.run(residents=10, shops=30, seconds=1_800)],
         "revoke": [lambda: revoke.run(residents=5, withdrawals=5)],
+        "consent": [lambda: consent.run(residents=500, asked=500)],
     }
 
 
@@ -63,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         "only",
         nargs="*",
         metavar="BENCHMARK",
-        help="match, decide, serve, streams, commit, next_fix, revoke; default all",
+        help="match, decide, serve, streams, commit, next_fix, revoke, consent; default all",
     )
     arguments = parser.parse_args(argv)
     benchmarks = smoke() if arguments.smoke else full()

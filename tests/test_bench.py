@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import commit, decide, match, serve, streams
+from bench import commit, consent, decide, match, serve, streams
 from bench.__main__ import full, smoke
 from bench.city import Walk, bodies, make_fences, scattered
 from bench.table import BUDGETS_FILE, Row, conditions, lines, over_budget, read_budgets
@@ -21,6 +21,7 @@ FULL_ROWS = {
     "match 1k, every fence",
     *(f"decide {size}, {way}" for size in ("10k", "100k") for way in ("one", "batches")),
     *(phase.name for phase in serve.phases(300, 1)[1:]),
+    *(f"consent 1M, {what}" for what in ("load", "memory", "decide, warm", "decide, anybody")),
 }
 
 
@@ -121,6 +122,19 @@ def test_the_machine_s_speed_stands_above_the_table() -> None:
     told_ns = float(line.partition("plain Python loop ")[2].removesuffix(" ns"))
 
     assert 1.0 < told_ns < 1_000.0
+
+
+def test_every_resident_in_the_database_is_loaded_and_asked_about() -> None:
+    """Those of whom a fifth said what nobody else says have more rows than that fifth."""
+    load, memory, *decisions = consent.run(residents=500, asked=300)
+
+    assert (load.name, memory.name) == ("consent 500, load", "consent 500, memory")
+    assert load.note.startswith("1,200 records, 104 rows;")
+    assert memory.mb
+    assert [(row.name, bool(row.least_us)) for row in decisions] == [
+        ("consent 500, decide, warm", True),
+        ("consent 500, decide, anybody", True),
+    ]
 
 
 def test_a_budget_is_held_against_its_row() -> None:

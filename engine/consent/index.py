@@ -29,7 +29,7 @@ from engine.consent.saying import Content, Saying, content_of, nobodys
 from engine.localtime import LocalClock, clock_of
 from geofences.zones import Whereabouts
 
-MEMO_MAX: Final = 20_000
+MEMO_MAX: Final = 5_000
 """Sayings, and lists of them, whose meaning is remembered: it is cheap to find it out again."""
 
 _KEPT: Final = Struct("<q16s")

@@ -21,7 +21,6 @@ A row is immutable and shared by all residents whose records come to the same.
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from types import MappingProxyType
 from typing import Final, NamedTuple, TypeVar, cast
 
 import msgspec
@@ -99,7 +98,7 @@ class Sparse(msgspec.Struct, frozen=True, gc=False):
 
 
 _NOTHING: Final = Sparse()
-_NOBODY: Final[Mapping[str, Sparse]] = MappingProxyType({})
+_NOBODY: Final[Mapping[str, Sparse]] = {}
 
 
 class Row(msgspec.Struct, frozen=True, weakref=True):
@@ -164,7 +163,7 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             categories: what the thing asked for belongs to; a grant for any of them counts.
             deny_categories: further categories of which a deny counts, but no grant.
         """
-        if self.brands or self.categories:
+        if self.categories or brand in self.brands:
             grants, denies = self.granted_and_denied(brand, categories, deny_categories)
         else:
             grants, denies = self.grant_all, self.floor | self.deny_all
@@ -195,11 +194,11 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
                 holds nowhere.
         """
         need &= _CONTACT
+        left = need
         bit = CHANNEL_BIT[channel]
         reaches = self.reach_all
-        if self.brands or self.categories:
+        if self.categories or brand in self.brands:
             reaches = self._reaches(brand, categories)
-        left = need
         for held, channels, week, places in reaches:
             if (
                 channels & bit
@@ -207,6 +206,8 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
                 and not (places and (at is None or at.may_be_in(places)))
             ):
                 left &= ~held
+                if not left:
+                    return None
         if not left:
             return None
         on_channel = here = 0
