@@ -46,9 +46,7 @@ _BEND: Final = 0.001
 _POLAR_LAT: Final = 80.0
 """From here on the sides of a corridor bend in lon/lat even where its line does not."""
 _QUARTER: Final = 16
-"""Corners to a quarter of a round join."""
-_SHORT: Final = 0.0012
-"""By so much of its radius such a join is cut short."""
+"""Corners to a quarter of a round join: the circle is cut short by 0.12 % of its radius."""
 
 
 def read_corridor(
@@ -229,7 +227,7 @@ def _outline(piece: list[tuple[float, float]], half_m: float) -> list[list[Any]]
     there = ecef_many(lon_lat[:, 0], lon_lat[:, 1])
     plane = _Plane((there.min(0) + there.max(0)) / 2)
     line: Any = shapely.LineString(plane.draw(there))
-    drawn = _without_slivers(shapely.buffer(line, half_m, quad_segs=_QUARTER), half_m)
+    drawn = _around(line, half_m)
     if np.abs(lon_lat[:, 1]).max() > _POLAR_LAT:
         pole = plane.draw(np.array([ecef(0.0, math.copysign(90.0, lon_lat[0, 1]))]))
         away_m = max(drawn.boundary.distance(shapely.Point(pole[0])), half_m / 20)
@@ -245,19 +243,14 @@ def _outline(piece: list[tuple[float, float]], half_m: float) -> list[list[Any]]
     return rings
 
 
-def _without_slivers(drawn: Any, half_m: float) -> Any:
-    """A polygon without the holes that are no deeper than a round join is cut short.
-
-    GEOS leaves such ones at the rim of a wide buffer around a short winding line.
-    """
-    if not drawn.interiors:
-        return drawn
-    holes = [
-        hole
-        for hole in drawn.interiors
-        if not shapely.buffer(shapely.Polygon(hole), -_SHORT * half_m).is_empty
-    ]
-    return shapely.Polygon(drawn.exterior, holes)
+def _around(line: Any, half_m: float) -> Any:
+    """All that lies within reach of a line on a map."""
+    if line.length > half_m:
+        return shapely.buffer(line, half_m, quad_segs=_QUARTER)
+    # Around a short line that winds GEOS' buffer leaves slivers of holes, cusps, or several parts.
+    ways = itertools.pairwise(shapely.get_coordinates(line).tolist())
+    around = shapely.buffer([shapely.LineString(way) for way in ways], half_m, quad_segs=_QUARTER)
+    return shapely.union_all(around)
 
 
 class _Plane:
