@@ -129,7 +129,7 @@ def test_every_resident_in_the_database_is_loaded_and_asked_about() -> None:
     load, memory, *decisions = consent.run(residents=500, asked=300)
 
     assert (load.name, memory.name) == ("consent 500, load", "consent 500, memory")
-    assert load.note.startswith("1,200 records, 104 rows;")
+    assert load.note.startswith("1,175 records, 104 rows;")
     assert memory.mb
     assert [(row.name, bool(row.least_us)) for row in decisions] == [
         ("consent 500, decide, warm", True),
