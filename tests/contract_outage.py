@@ -8,7 +8,9 @@ import pytest
 from engine.consent.protection import UNPROTECTED
 from engine.store.audit import AuditFilter
 from engine.store.port import Redemption, Rows, Store, StoreUnavailable
+from engine.store.rights import new_erasure
 from tests.contract_guards import text
+from tests.contract_rights import merging
 from tests.contract_store import (
     BRAND,
     KEY,
@@ -70,6 +72,13 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "put_notice": lambda s: s.put_notice(text("Show")),
     "read_notice": lambda s: s.read_notice("offers", "1", "fi"),
     "list_notices": lambda s: s.list_notices(None, limit=1),
+    "claims_of": lambda s: s.claims_of("ann", limit=1),
+    "erase_resident": lambda s: s.erase_resident("ann", new_erasure()),
+    "retain": lambda s: s.retain(presence_before_ms=0, claims_before_ms=0),
+    "put_pairing": lambda s: s.put_pairing("c1", "ann", until_ms=1, now_ms=0),
+    "take_pairing": lambda s: s.take_pairing("c1", now_ms=0),
+    "merge_residents": lambda s: s.merge_residents(merging("ann", "bob")),
+    "read_merged": lambda s: s.read_merged("ann"),
     "put_key": lambda s: s.put_key(KEY),
     "delete_key": lambda s: s.delete_key("k1"),
     "commit": lambda s: s.commit(presence("ann", "door")),
