@@ -27,9 +27,10 @@ from engine.store.everywhere import Everywhere
 from engine.store.feed import Feed, new_node
 from engine.store.follow import Follower
 from engine.store.journal import Journal
-from engine.store.port import DAY_MS, Committed, KeyRow, Store
+from engine.store.port import Committed, KeyRow, Store
 from engine.store.postgres import PostgresStore
 from engine.store.pruner import Lives, Pruner
+from engine.store.recent import DAY_MS
 from engine.store.retention import Retention
 from engine.web.context import Context
 from engine.web.metrics import Metrics
@@ -114,7 +115,9 @@ async def assemble(
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
     pruner, sweeping = _pruner(config, store, clock_ms), _sweep(engine, journal, clock_ms)
-    _keep_running(stack, failed, feed.run(), everywhere.run(), sweeping, pruner.run())
+    _keep_running(
+        stack, failed, feed.run(), everywhere.run(), everywhere.announce(), sweeping, pruner.run()
+    )
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(FIRST_LOOK_S):
             await feed.looked()

@@ -24,7 +24,7 @@ from engine.config import Config
 from engine.store import chains
 from engine.store.cluster import SHARED, Cluster
 from engine.store.migrate import SchemaRefused, load_migrations, missing_of
-from engine.store.port import DAY_MS
+from engine.store.recent import DAY_MS
 from engine.store.room import LOG_BYTES_MAX
 from engine.web.listening import Certificate
 

@@ -57,6 +57,7 @@ RIM: Final = (
     "engine.config",
     "engine.logs",
     "engine.client.client",
+    "engine.client.follow",
     "engine.client.kept",
     *DOORS,
 )

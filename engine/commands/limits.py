@@ -12,7 +12,7 @@ from engine.ping import AGE_MAX_MS, CLOCK_AHEAD_MAX_MS
 from engine.presence import FIXES_LIFE_MS, PRESENCE_LIFE_MS
 from engine.residents import LATE_MAX_MS
 from engine.store.embedded import RESTARTS_MAX, STOP_S
-from engine.store.port import RECENT_CLAIMS_MS
+from engine.store.recent import RECENT_CLAIMS_MS
 from engine.store.room import LOG_BYTES_MAX, ROOM_BYTES_MIN
 from engine.web.fences import POSITIONS_MAX
 from engine.web.rate import BUCKETS_MAX

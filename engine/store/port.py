@@ -7,7 +7,7 @@ fences, offers and preferences come into memory.
 """
 
 from collections.abc import AsyncIterator
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -29,21 +29,6 @@ Kind = Literal["brand", "fence", "offer", "resident", "key", "batch", "protectio
 
 Expected = tuple[int, ...] | None
 """Versions of which one must be there when a write happens; see `audit.ABSENT` and `PRESENT`."""
-
-DAY_MS: Final = 86_400_000
-
-RECENT_CLAIMS_MS: Final = 8 * DAY_MS
-"""How long a claim is read back whole; older ones only count."""
-
-
-def recent_since_ms(now_ms: int) -> int:
-    """The instant since which claims are read back whole."""
-    return now_ms - RECENT_CLAIMS_MS
-
-
-def first_open_day(now_ms: int) -> int:
-    """The oldest day, since 1970-01-01, that is not over everywhere: UTC-12 is last to end one."""
-    return (now_ms - DAY_MS // 2) // DAY_MS
 
 
 class StoreUnavailable(Exception):

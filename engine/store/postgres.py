@@ -40,13 +40,12 @@ from engine.store.port import (
     Together,
     VersionMoved,
     Written,
-    first_open_day,
-    recent_since_ms,
 )
 from engine.store.postgres_guards import PostgresGuards, protection_row
 from engine.store.postgres_nodes import PostgresNodes
 from engine.store.postgres_pruning import PostgresPruning
 from engine.store.postgres_rights import PostgresRights
+from engine.store.recent import first_open_day, recent_since_ms
 from engine.store.told import TakeResidents
 from engine.store.wire import LONG_S, SQL, Wire
 

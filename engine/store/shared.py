@@ -41,9 +41,8 @@ from engine.store.port import (
     Together,
     VersionMoved,
     Written,
-    first_open_day,
-    recent_since_ms,
 )
+from engine.store.recent import first_open_day, recent_since_ms
 from engine.store.told import ResidentTold
 
 

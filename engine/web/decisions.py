@@ -19,8 +19,8 @@ class GateView(msgspec.Struct, frozen=True):
     trigger: str
     withheld: str | None
     because: str | None = None
-    """Where consent decided: `law:<rule>`, `you:<receipt>`, `no_grant:<lane>`, `suspended:<lane>` or
-    `window`. Null for a merchant: it is between the resident and the city."""
+    """Where consent decided: `law:<rule>`, `you:<receipt>`, `no_grant:<lane>`, `suspended:<lane>`
+    or `window`. Null for a merchant: it is between the resident and the city."""
 
 
 class Ladder(msgspec.Struct, frozen=True):

@@ -173,7 +173,7 @@ async def list_history(
 async def get_receipt(
     ctx: Context, key: KeyRow, *, resident: ResidentId, receipt: ReceiptId
 ) -> Answer[ConsentReceipt]:
-    """Read one receipt in full, after ISO/IEC TS 27560; also of who was merged into the resident."""
+    """Read one receipt in full, after ISO/IEC TS 27560; of whoever was merged in, too."""
     row = await resident_row(ctx, key, resident)
     for one in (row, *await ctx.store.read_merged(row.id)):
         for record in one.records:

@@ -129,7 +129,26 @@ def _watch(ctx: Context, admission: Admission) -> None:
         lambda: feed.lag_ms / 1_000 if feed.lag_ms >= 0 else -1,
     )
     watch("passby_feed_stale", "1: the lease has run out.", lambda: float(feed.stale))
-    canary = ctx.canary
+    tail = ctx.tail
+    watch("passby_event_streams", "Streams of events that are open.", lambda: len(tail))
+    watch("passby_event_number", "Number of the newest event handed out.", lambda: tail.number)
+    watch(
+        "passby_event_failures",
+        "Looks at the window of events that failed since the start.",
+        lambda: tail.failures,
+    )
+    _watch_silence(ctx)
+    _watch_rows(ctx)
+    watch(
+        "passby_uptime_seconds",
+        "Since the start.",
+        lambda: (ctx.mono_ms() - ctx.started_mono_ms) / 1_000,
+    )
+
+
+def _watch_silence(ctx: Context) -> None:
+    """Whether an acknowledged no holds, and in how many processes."""
+    watch, canary = ctx.metrics.watch, ctx.canary
     watch(
         "passby_canary_rounds",
         "Times that this process' made-up resident opted in and withdrew since the start.",
@@ -148,20 +167,6 @@ def _watch(ctx: Context, admission: Admission) -> None:
         "passby_processes_buried",
         "Processes on this database that this one took for dead since the start.",
         lambda: ctx.everywhere.buried,
-    )
-    tail = ctx.tail
-    watch("passby_event_streams", "Streams of events that are open.", lambda: len(tail))
-    watch("passby_event_number", "Number of the newest event handed out.", lambda: tail.number)
-    watch(
-        "passby_event_failures",
-        "Looks at the window of events that failed since the start.",
-        lambda: tail.failures,
-    )
-    _watch_rows(ctx)
-    watch(
-        "passby_uptime_seconds",
-        "Since the start.",
-        lambda: (ctx.mono_ms() - ctx.started_mono_ms) / 1_000,
     )
 
 
