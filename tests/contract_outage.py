@@ -7,7 +7,7 @@ import pytest
 
 from engine.consent.protection import UNPROTECTED
 from engine.store.audit import AuditFilter
-from engine.store.port import Redemption, Rows, Store, StoreUnavailable
+from engine.store.port import FencePage, Redemption, Rows, Store, StoreUnavailable
 from engine.store.rights import new_erasure
 from tests.contract_guards import text
 from tests.contract_rights import merging
@@ -46,6 +46,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "prune_events": lambda s: s.prune_events(age_max_ms=0, events_max=0),
     "read_brands": lambda s: s.read_brands(["cafe"]),
     "read_fences": lambda s: s.read_fences(["door"]),
+    "page_fences": lambda s: s.page_fences(FencePage(limit=1, bytes_max=1)),
     "read_offers": lambda s: s.read_offers(["latte"]),
     "read_residents": lambda s: s.read_residents(["ann"]),
     "read_keys": lambda s: s.read_keys(["k1"]),
