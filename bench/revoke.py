@@ -40,10 +40,10 @@ LON: Final = 24.9
 LAT: Final = 60.17
 STEP_DEG: Final = 0.02
 """Between two fences: 1.1 km."""
-PINGS_BEFORE: Final = 5
+PINGS_BEFORE: Final = 4
 """Before a withdrawal, one in four of them to the other server."""
 PINGS_AFTER: Final = 3
-REST_S: Final = 4.0
+REST_S: Final = 6.0
 """Longest pause between two pings of a resident; enough for two servers, two cores and us."""
 AGAIN_S: Final = 0.1
 """Longest pause before saying again what was refused for the moment."""

@@ -61,7 +61,7 @@ class NodeContract:
         await other.bury([])
 
     async def test_whoever_waits_is_told_of_others(self, store: Store, other: Store) -> None:
-        """Of one who has applied more, and of one who is gone; not of one who only looked."""
+        """Of one who has applied more, and of one who is gone."""
         told = asyncio.Event()
         other.when_applied(told.set)
 
@@ -72,10 +72,7 @@ class NodeContract:
 
         await store.join("a", lease_ms=2_000)
         await store.follow("a", 0, renewed_ms=1)
-        await heard()
-        await store.put_brand(BRAND)
-        await store.follow("a", 0, renewed_ms=2)
-        await store.follow("a", 1, renewed_ms=3)
+        await store.announce()
         await heard()
         await store.leave("a")
         await heard()

@@ -33,6 +33,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "snapshot": lambda s: s.snapshot(now_ms=NOW_MS),
     "changes_after": lambda s: s.changes_after(0),
     "follow": lambda s: s.follow("n1", 0, renewed_ms=1),
+    "announce": lambda s: s.announce(),
     "join": lambda s: s.join("n1", lease_ms=2_000),
     "leave": lambda s: s.leave("n1"),
     "read_nodes": lambda s: s.read_nodes(),

@@ -46,7 +46,8 @@ class Process:
     async def start(self) -> "Process":
         await self.store.open()
         self._tasks = [
-            asyncio.create_task(work) for work in (self.feed.run(), self.everywhere.run())
+            asyncio.create_task(work)
+            for work in (self.feed.run(), self.everywhere.run(), self.everywhere.announce())
         ]
         await self.feed.looked()
         return self

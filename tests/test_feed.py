@@ -11,7 +11,7 @@ from engine.store.feed import Feed
 from engine.store.memory import MemoryStore
 from engine.store.port import Change, FeedLost, Store, StoreUnavailable
 from engine.store.postgres import PostgresStore
-from tests.contract_store import BRAND, SETTINGS, fence
+from tests.contract_store import BRAND, KEY, SETTINGS, fence
 
 
 class Follower:
@@ -217,3 +217,26 @@ async def test_another_process_is_live_within_a_second(
     measured.append(
         f"feed: written and live elsewhere after {sorted(took_s)[25] * 1_000:.1f} ms (median)"
     )
+
+
+async def test_the_lease_goes_on_while_others_write_without_a_pause(store: MemoryStore) -> None:
+    """Each look finds something new, and so never the end; but what it began with is in memory."""
+    follower = Follower(store)
+    await follower.looked()
+    began_ms = follower.now_ms
+
+    stale: list[bool] = []
+
+    async def write_more(changes: list[Change]) -> None:
+        await apply(changes)
+        follower.now_ms += 100
+        stale.append(follower.feed.stale)
+        if follower.now_ms < began_ms + 5_000:
+            await store.put_key(KEY)
+
+    apply, follower.feed._apply = follower.feed._apply, write_more
+    await follower.feed.reached(await store.put_key(KEY))
+    await follower.looked()
+
+    assert stale == [False] * 50
+    await follower.stop()

@@ -71,7 +71,7 @@ class Everywhere:
             del self._waiting[waiter]
 
     async def run(self) -> None:
-        """Look after the processes until cancelled; the one task of this object."""
+        """Look after the processes until cancelled; `announce` runs beside it."""
         self._store.when_applied(self._told)
         while True:
             try:
@@ -82,6 +82,17 @@ class Everywhere:
                 async with asyncio.timeout(pause_ms / 1_000):
                     await self._wake.wait()
             self._wake.clear()
+
+    async def announce(self) -> None:
+        """Wake other processes when ours has applied more, until cancelled; a task of its own.
+
+        It may have to wait for writers, which looking after others must not.
+        """
+        while True:
+            await self._feed.moved.wait()
+            self._feed.moved.clear()
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.announce()
 
     def _told(self) -> None:
         """A process may have applied more."""

@@ -18,6 +18,8 @@ from engine.store.port import Change, Store, StoreUnavailable
 
 BACK_OFF_MIN_S: Final = 0.05
 BACK_OFF_MAX_S: Final = 0.5
+LOOK_LINES: Final = 10_000
+"""Most lines of one look."""
 LEAVE_S: Final = 1.0
 """Longest time that a process which ends takes for saying so."""
 
@@ -48,6 +50,7 @@ class Feed:
     Attributes:
         node: this process' id among all that follow the feed.
         number: all changes up to this one are in memory, but for those that come later.
+        moved: set when the store was told that there are more of them.
         lease_until_mono_ms: until when memory may be trusted; 0 before the first look.
     """
 
@@ -72,7 +75,8 @@ class Feed:
         self._ended = False
         self._looked = asyncio.Event()
         self.node = node or new_node()
-        self.number = start
+        self.number = self._told = start
+        self.moved = asyncio.Event()
         self.lease_until_mono_ms = 0
         self.changes_applied = 0
         self.failures = 0
@@ -182,25 +186,40 @@ class Feed:
             task.result()
 
     async def _catch_up(self) -> None:
-        """Apply the feed to its end, then renew the lease."""
+        """Apply the feed to its end, and renew the lease whenever the end of a look is in memory.
+
+        Where others write without a pause the end is never seen to be there still; but what a look
+        found is all that there was when it began.
+        """
         while True:
             began_mono_ms = self._mono_ms()
             try:
-                changes = await self._store.follow(self.node, self.number, renewed_ms=began_mono_ms)
+                changes = await self._store.follow(
+                    self.node, self.number, renewed_ms=began_mono_ms, limit=LOOK_LINES
+                )
             except NotJoined:
                 # At the start, or after standing still for so long that we were taken for dead.
                 await self._store.join(self.node, lease_ms=self._lease_ms)
                 continue
-            if not changes:
+            if self._told != self.number:
+                self._told = self.number
+                self.moved.set()
+            if changes:
+                await self._take(changes)
+            if len(changes) < LOOK_LINES:
                 self.lease_until_mono_ms = began_mono_ms + self._lease_ms
                 self._looked.set()
+            if not changes:
                 return
-            newest = {(change.kind, change.id): change for change in changes}
-            later = await self._apply(sorted(newest.values(), key=lambda change: change.number))
-            if later is not None:
-                self._later.add(later)
-            self.number = changes[-1].number
-            self.changes_applied += len(changes)
-            for waiter, number in self._waiters.items():
-                if number <= self.number and not waiter.done():
-                    waiter.set_result(None)
+
+    async def _take(self, changes: list[Change]) -> None:
+        """Bring changes into memory, and tell those who wait for them."""
+        newest = {(change.kind, change.id): change for change in changes}
+        later = await self._apply(sorted(newest.values(), key=lambda change: change.number))
+        if later is not None:
+            self._later.add(later)
+        self.number = changes[-1].number
+        self.changes_applied += len(changes)
+        for waiter, number in self._waiters.items():
+            if number <= self.number and not waiter.done():
+                waiter.set_result(None)

@@ -62,9 +62,11 @@ class MemoryNodes:
         if row is None:
             raise NotJoined
         nodes.rows[node] = msgspec.structs.replace(row, applied=number, renewed_ms=renewed_ms)
-        if row.applied != number:
-            nodes.tell()
         return await self.changes_after(number, limit=limit)
+
+    async def announce(self) -> None:
+        """Call whoever listens."""
+        self._open_shared().nodes.tell()
 
     async def wait_for_change(self, timeout_s: float) -> None:
         """Wait until the feed grows; a growth since the last wait counts."""

@@ -65,6 +65,9 @@ class NodeStore(Protocol):
             FeedLost: as `changes_after`.
         """
 
+    async def announce(self) -> None:
+        """Wake whoever waits for this process to have applied more, after `follow` has told it."""
+
     async def wait_for_change(self, timeout_s: float) -> None:
         """Return when the feed may have grown, or after the timeout; may return early.
 

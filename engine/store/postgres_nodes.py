@@ -27,6 +27,10 @@ class PostgresNodes:
             raise NotJoined
         return _after(number, found, limit)
 
+    async def announce(self) -> None:
+        """Notify; may take as long as the writers do who notify before."""
+        await self._wire.fetch("announce", ahead=True)
+
     async def wait_for_change(self, timeout_s: float) -> None:
         """Wait for a notification; one that came since the last wait counts."""
         await self._wire.wait_for_change(timeout_s)

@@ -16,8 +16,8 @@ CHANNEL: Final = "passby_changes"
 EVENTS_CHANNEL: Final = "passby_events"
 NODES_CHANNEL: Final = "passby_nodes"
 SQL: Final = load_queries()
-AHEAD_MAX: Final = 2
-"""Connections of the feed: one follows it, one looks how far others have followed."""
+AHEAD_MAX: Final = 3
+"""Connections of the feed: one follows it, one says so, one looks how far others have followed."""
 LONG_S: Final = 600.0
 """Longest time of a command while a process starts."""
 

@@ -19,22 +19,18 @@ comment on column nodes.canary is 'What its made-up resident says.';
 
 -- Note that a process has applied the feed up to a line, then read on; the process' own line comes
 -- first. One row of nulls: there is no such process any more, and it must not renew its lease.
--- Nothing depends on the flush of this: a row that comes back older only makes others wait.
+-- Nothing depends on the flush of this: a row that comes back older only makes others wait. And no
+-- NOTIFY: its commit would stand in one line with those of all writers, disk included, and a lease
+-- must not.
 create function follow(a_node text, after bigint, renewing_ms bigint, most integer)
 returns table (number bigint, kind text, id text) language plpgsql
 set enable_seqscan = off as $$
-declare
-    before bigint;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    select n.applied into before from nodes n where n.id = a_node for update;
+    update nodes n set applied = after, renewed_ms = renewing_ms where n.id = a_node;
     if not found then
         return query select null::bigint, null::text, null::text;
         return;
-    end if;
-    update nodes n set applied = after, renewed_ms = renewing_ms where n.id = a_node;
-    if before <> after then
-        perform pg_notify('passby_nodes', '');
     end if;
     return query
         select c.number, c.kind, c.id from changes c

@@ -2,6 +2,10 @@
 -- Note how far a process has followed, then read the feed from there on, that line included.
 select number, kind, id from follow($1, $2, $3, $4)
 
+-- name: announce
+-- Wake whoever waits for a process to have applied more.
+select pg_notify('passby_nodes', '')
+
 -- name: join
 -- Register a process; one that is there already stays as it is.
 insert into nodes (id, lease_ms) values ($1, $2) on conflict (id) do nothing
