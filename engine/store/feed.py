@@ -1,8 +1,8 @@
 """Follow the change feed, and hold the lease that says how fresh this process's memory is.
 
 The lease is the whole point: preferences may be acted on only while it runs. It is counted from
-the beginning of the read that found the feed's end, since only what was written before that is
-known to be in memory; and on the monotonic clock, which nobody can set back. Each read also tells
+the beginning of the last read whose lines, to the feed's end, are in memory, since only what was
+written before that is known to be there; and on the monotonic clock, which nobody can set back. Each read also tells
 all other processes how far this one is: see `nodes` for what they may conclude from it.
 """
 
@@ -42,7 +42,7 @@ class Feed:
             of either that is not StoreUnavailable ends `run`: nothing is known any more, and the
             lease runs out.
         start: the number up to which memory is already true: that of the snapshot.
-        lease_ms: how long memory may be trusted after the feed's end was seen.
+        lease_ms: how long memory may be trusted after a look at the feed's end began.
         poll_ms: longest pause between two looks at the feed, whether somebody woke us or not.
         mono_ms: the monotonic clock, milliseconds.
         node: an id from `new_node`; empty: one of its own.

@@ -4,7 +4,7 @@ A write is in force everywhere when every process has applied it, or can't act o
 more. That rests on five rules, which `docs/decisions` argues out:
 
 1. A process may act on preferences only under a lease, counted on its own monotonic clock from the
-   beginning of the call of `follow` that found the feed's end.
+   beginning of the last call of `follow` whose lines, to the feed's end, are all in memory.
 2. `follow` first writes the process' row, then reads the feed; without a row it fails, and the
    lease is not renewed. So a lease that rests on a feed without line N was taken by a process
    whose row was there when N was committed.
