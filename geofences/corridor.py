@@ -47,6 +47,8 @@ _POLAR_LAT: Final = 80.0
 """From here on the sides of a corridor bend in lon/lat even where its line does not."""
 _QUARTER: Final = 16
 """Corners to a quarter of a round join: the circle is cut short by 0.12 % of its radius."""
+_NEXT_TO_NOTHING: Final = 0.0005
+"""Corners that make no more difference than this, in half widths, are left out."""
 
 
 def read_corridor(
@@ -244,13 +246,15 @@ def _outline(piece: list[tuple[float, float]], half_m: float) -> list[list[Any]]
 
 
 def _around(line: Any, half_m: float) -> Any:
-    """All that lies within reach of a line on a map."""
-    if line.length > half_m:
-        return shapely.buffer(line, half_m, quad_segs=_QUARTER)
-    # Around a short line that winds GEOS' buffer leaves slivers of holes, cusps, or several parts.
-    ways = itertools.pairwise(shapely.get_coordinates(line).tolist())
-    around = shapely.buffer([shapely.LineString(way) for way in ways], half_m, quad_segs=_QUARTER)
-    return shapely.union_all(around)
+    """All that lies within reach of a line on a map: what lies within reach of any of its edges.
+
+    GEOS' buffer of a whole line leaves out bends of up to 1 % of the distance, and where a line
+    winds in less than that it leaves slivers of holes, cusps, or several parts.
+    """
+    corners = shapely.get_coordinates(line)
+    edges = shapely.linestrings(np.stack((corners[:-1], corners[1:]), axis=1))
+    whole = shapely.union_all(shapely.buffer(edges, half_m, quad_segs=_QUARTER))
+    return shapely.simplify(whole, _NEXT_TO_NOTHING * half_m)
 
 
 class _Plane:
