@@ -97,7 +97,10 @@ class Tracker:
             before = None
         else:
             before = newest.fix
-            covering, met = self._fences.along(before.lon, before.lat, fix.lon, fix.lat)
+            # What covered the fix before is left, not passed.
+            covering, met = self._fences.along(
+                before.lon, before.lat, fix.lon, fix.lat, left=newest.covering
+            )
         if not row.matches_all:
             covering, met = self._seen_by(row, covering), self._seen_by(row, met)
         stays, told = step(
