@@ -2,8 +2,9 @@
 
 The lease is the whole point: preferences may be acted on only while it runs. It is counted from
 the beginning of the last read whose lines, to the feed's end, are in memory, since only what was
-written before that is known to be there; and on the monotonic clock, which nobody can set back. Each read also tells
-all other processes how far this one is: see `nodes` for what they may conclude from it.
+written before that is known to be there; and on the monotonic clock, which nobody can set back.
+Each read also tells all other processes how far this one is: see `nodes` for what they may conclude
+from it.
 """
 
 import asyncio
