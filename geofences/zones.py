@@ -1,5 +1,6 @@
 """Places that somebody keeps to themselves: whether a fix, a way or a fence comes near them."""
 
+import math
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -12,6 +13,15 @@ SLACK: Final = 1.02
 SLACK_M: Final = 1.0
 """How far a depth may be off, and more: in doubt a zone is touched."""
 
+_DEGREE_MIN_M: Final = 110_000.0
+"""Less than any degree of latitude is long."""
+_UP_MAX_DEG: Final = 0.1
+_PLAIN_LON_MAX: Final = 178.0
+_PLAIN_LAT_MAX: Final = 85.0
+"""Beyond these a box of degrees says little, and the zone itself is asked."""
+_BEND_DEG: Final = 0.02
+"""More than a way of less than a degree bends."""
+
 
 class Drawn(msgspec.Struct, frozen=True, eq=False):
     """A resident's zones, ready to be asked; where one can't be read, all the world is private."""
@@ -22,12 +32,18 @@ class Drawn(msgspec.Struct, frozen=True, eq=False):
     everywhere: bool = False
 
     def hides(self, lon: float, lat: float, accuracy_m: float) -> bool:
-        """Whether a fix is private: inside a private zone, or its error circle touches one."""
+        """Whether a fix is private: inside a private zone, or its error circle touches one.
+
+        A zone that is far away costs a comparison of boxes.
+        """
         return self.everywhere or any(touches(z, lon, lat, accuracy_m) for z in self.private)
 
     def crossed(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether the straight way between two fixes runs through a private zone."""
-        return self.everywhere or any(meets(z, lon0, lat0, lon1, lat1) for z in self.private)
+        return self.everywhere or any(
+            _is_on_the_way(z, lon0, lat0, lon1, lat1) and meets(z, lon0, lat0, lon1, lat1)
+            for z in self.private
+        )
 
     def near(self, fence: Fence) -> bool:
         """Whether a fence may have ground in common with a private zone."""
@@ -56,9 +72,41 @@ class Whereabouts(NamedTuple):
 
 def touches(zone: Fence, lon: float, lat: float, accuracy_m: float) -> bool:
     """Whether the error circle of a fix has a position in common with a zone, or may have."""
-    if covers(zone, lon, lat):
+    reach_m = accuracy_m * SLACK + SLACK_M
+    if not _is_within(zone, lon, lat, reach_m):
+        return False
+    return covers(zone, lon, lat) or depth_m(zone, lon, lat) >= -reach_m
+
+
+def _is_within(zone: Fence, lon: float, lat: float, reach_m: float) -> bool:
+    """Whether a zone may be so near; sure where not. Near the seam and the poles it always may."""
+    up = reach_m / _DEGREE_MIN_M
+    if up > _UP_MAX_DEG or abs(lon) > _PLAIN_LON_MAX or abs(lat) > _PLAIN_LAT_MAX:
         return True
-    return depth_m(zone, lon, lat) >= -(accuracy_m * SLACK + SLACK_M)
+    wide = up / math.cos(math.radians(abs(lat) + up))
+    return any(
+        box.west - wide <= lon <= box.east + wide and box.south - up <= lat <= box.north + up
+        for box in zone.boxes
+    )
+
+
+def _is_on_the_way(zone: Fence, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
+    """Whether a zone may meet a way; sure where not."""
+    west, east = (lon0, lon1) if lon0 < lon1 else (lon1, lon0)
+    south, north = (lat0, lat1) if lat0 < lat1 else (lat1, lat0)
+    if (
+        east - west > 1.0
+        or max(-west, east) > _PLAIN_LON_MAX
+        or max(-south, north) > _PLAIN_LAT_MAX
+    ):
+        return True
+    return any(
+        box.west - _BEND_DEG <= east
+        and west <= box.east + _BEND_DEG
+        and box.south - _BEND_DEG <= north
+        and south <= box.north + _BEND_DEG
+        for box in zone.boxes
+    )
 
 
 def _boxes_meet(one: tuple[BBox, ...], other: tuple[BBox, ...]) -> bool:

@@ -29,6 +29,7 @@ from engine.decision import Decision
 from engine.ping import Ping
 from engine.pipeline import Engine
 from geofences.fence import FenceRejected
+from geofences.measure import meets
 from tests.strategies import TOWN, engine_of, offer, ping, place, town, walks
 
 GEOD: Final = pyproj.Geod(ellps="WGS84")
@@ -399,3 +400,29 @@ def stays_of(engine: Engine) -> list[tuple[Any, ...]]:
         (name, resident.kept, resident.base, resident.claims, resident.heard_ms)
         for name, resident in sorted(engine.residents.items())
     ]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from([(24.94, 60.17), (179.95, -16.5), (-179.999, 5.0), (10.0, 84.9), (0.0, 0.0)]),
+    st.floats(0, 360),
+    st.floats(0, 20_000),
+    st.floats(1, 12_000),
+    st.floats(10, 9_000),
+)
+def test_what_is_far_is_left_out_and_nothing_else(
+    at: tuple[float, float], bearing: float, away_m: float, accuracy_m: float, radius_m: float
+) -> None:
+    """All over the globe: a circle that reaches the zone is found, and so is a way through it."""
+    zone = read_zone(feature({"type": "Point", "coordinates": list(at)}, radius_m=radius_m), "home")
+    drawn = draw([zone])
+    assert drawn is not None
+    lon, lat, _ = GEOD.fwd(*at, bearing, away_m)
+    over_lon, over_lat, _ = GEOD.fwd(*at, bearing + 180.0, 1_000.0)
+
+    if away_m <= radius_m + accuracy_m:
+        assert drawn.hides(lon, lat, accuracy_m)
+    if abs(lat) < 84:
+        assert drawn.crossed(lon, lat, over_lon, over_lat) == meets(
+            drawn.private[0], lon, lat, over_lon, over_lat
+        )
