@@ -1,5 +1,6 @@
 """Every setting of the service. Names carry their unit, last; each is also ``PASSBY_<NAME>``."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +11,8 @@ PREFIX: Final = "PASSBY_"
 DATA_DEFAULT: Final = Path(".passby")
 CHANGE_AGE_MIN_S: Final = 60
 """So that a server that is slow for a while is not told to start anew."""
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#\sA-Z]+")
+"""As browsers send it (RFC 6454, 7): nothing else would ever be equal."""
 
 
 class SettingRefused(ValueError):
@@ -154,6 +157,12 @@ class Config:
             raise SettingRefused("log_format must be text or json")
         if self.tls_key and not self.tls_certificate:
             raise SettingRefused("tls_key is of no use without tls_certificate")
+        for origin in filter(None, map(str.strip, self.cors_origins.split(","))):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise SettingRefused(
+                    "cors_origins must be `*` or origins as browsers send them, such as "
+                    f"https://app.example or http://localhost:3000, not {origin!r}"
+                )
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError) as error:

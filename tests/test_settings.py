@@ -70,6 +70,9 @@ def test_every_variable_named_is_a_setting() -> None:
         {"port": 70_000},
         {"poll_ms": 0},
         {"timezone": "Mars/Base"},
+        {"cors_origins": "app.example"},
+        {"cors_origins": "https://app.example/"},
+        {"cors_origins": "https://good.example, https://App.example"},
     ],
 )
 def test_impossible_values_are_refused(given: dict[str, str]) -> None:
