@@ -1,6 +1,7 @@
 """Imports and exports over HTTP: every form of file, rows that are rejected, and all going live."""
 
 import asyncio
+import contextlib
 import gzip
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from engine.app import running
 from engine.config import Config
 from engine.store.memory import MemoryStore
+from tests.running import until
 from tests.web_town import LAT, LON, OPERATOR, Reply, Town, fence, offer, serving, town
 
 FORMS = {
@@ -335,6 +337,35 @@ async def test_an_export_imported_again_changes_nothing(tmp_path: Path) -> None:
         assert (done["created"], done["rejected_count"]) == (6, 0)
         assert copy.body == out.body
         assert found == {"fences": [["cafe-1"]]}
+
+
+async def test_a_long_export_does_not_stay_in_memory(tmp_path: Path) -> None:
+    """It goes through a file that is closed, whether all of it was read or its head."""
+    path = "/v1/brands/cafe/export"
+    async with town(tmp_path) as here:
+        await here.brand("cafe")
+        rows = lines(*(feature(f"f{n:05}") for n in range(1_200)))
+        await here.must("POST", "/v1/fences/import", data=rows)
+        before = nameless()
+        out = await here.call("GET", path)
+        head = await here.call("HEAD", path)
+        await until(lambda: nameless() == before, within_s=10)
+
+        told = [msgspec.json.decode(line) for line in out.body.splitlines()]
+        assert len(out.body) > 2 * 64 * 1_024
+        assert told[0]["brand"]["id"] == "cafe"
+        names = sorted(line["fence"]["id"] for line in told[1:])
+        assert names == ["cafe-1", *(f"f{n:05}" for n in range(1_200))]
+        assert head.headers["Content-Length"] == str(len(out.body.encode()))
+
+
+def nameless() -> int:
+    """How many files without a name this process has open."""
+    count = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            count += link.readlink().name.endswith("(deleted)")
+    return count
 
 
 async def fill(here: Town) -> None:

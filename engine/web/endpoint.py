@@ -4,6 +4,7 @@ The one place where an error becomes a response, where requests are counted, and
 logged: by the route's template, without the path, the body, or what an exception says.
 """
 
+import io
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
@@ -249,8 +250,21 @@ def _response(request: web.Request, answer: Answer[Any]) -> web.Response:
     if answer.value is None:
         return web.Response(status=answer.status, headers=answer.headers)
     value = answer.value
+    if isinstance(value, io.IOBase):
+        return _of_file(request, answer, value)
     body = bytes(value) if isinstance(value, msgspec.Raw) else _encode(value)
     headers: Mapping[str, str] = _JSON_HEADERS
     if answer.headers or answer.content_type != "application/json":
         headers = {"Content-Type": answer.content_type, **answer.headers}
     return web.Response(body=body, status=answer.status, headers=headers)
+
+
+def _of_file(request: web.Request, answer: Answer[Any], file: io.IOBase) -> web.Response:
+    """An answer that stands in a file, which is sent in pieces and closed."""
+    size = file.seek(0, io.SEEK_END)
+    headers = {"Content-Type": answer.content_type, "Content-Length": str(size), **answer.headers}
+    if request.method == "HEAD":
+        file.close()
+        return web.Response(status=answer.status, headers=headers)
+    file.seek(0)
+    return web.Response(body=file, status=answer.status, headers=headers)

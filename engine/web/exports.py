@@ -1,8 +1,10 @@
 """A brand with all its fences and offers: out as lines of JSON, and in again."""
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any, Final
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -44,17 +46,44 @@ async def export_brand(ctx: Context, key: KeyRow, *, brand: Id) -> Answer[Line]:
     known = ctx.engine.book.brands.get(brand)
     if known is None:
         raise Refused("no_such_brand")
-    lines = bytearray(_lines("brand", [known]))
+    return Answer(await _whole(_parts(ctx, known)), content_type=NDJSON)
+
+
+async def _whole(parts: AsyncIterator[bytes]) -> BinaryIO:
+    """A file of all parts, without a name: whatever fails does so before the answer begins.
+
+    Raises:
+        Refused: `overloaded`: the disk is full.
+    """
+    with contextlib.ExitStack() as undone:
+        file = undone.enter_context(tempfile.TemporaryFile())
+        async for part in parts:
+            try:
+                await asyncio.to_thread(_keep, file, part)
+            except OSError:
+                raise Refused("overloaded", "There is no room for the export here.") from None
+        undone.pop_all()  # whoever sends it closes it
+    return file
+
+
+def _keep(file: BinaryIO, part: bytes) -> None:
+    """Write a part to the end; in a thread, because a disk may be slow."""
+    file.write(part)
+    file.flush()
+
+
+async def _parts(ctx: Context, known: Brand) -> AsyncIterator[bytes]:
+    """The lines of a brand, some at a time."""
+    brand = known.id
+    yield _lines("brand", [known])
     ids = [fence.id for fence in ctx.engine.fences if fence.brand == brand]
     for start in range(0, len(ids), READ_MAX):
         rows = await ctx.store.read_fences(ids[start : start + READ_MAX])
-        lines += _lines("fence", (msgspec.Raw(row.feature) for row in rows))
+        yield _lines("fence", (msgspec.Raw(row.feature) for row in rows))
     offers = sorted(o.id for o in ctx.engine.book.offers.values() if o.brand == brand)
     for start in range(0, len(offers), READ_MAX):
         found = await ctx.store.read_offers(offers[start : start + READ_MAX])
-        lines += _lines("offer", (view(row.offer) for row in found))
-        await asyncio.sleep(0)
-    return Answer(msgspec.Raw(lines), content_type=NDJSON)
+        yield _lines("offer", (view(row.offer) for row in found))
 
 
 def _lines(kind: str, things: Iterable[Any]) -> bytes:

@@ -9,7 +9,7 @@ one of the path, of the query, or the header If-Match. It returns an Answer of i
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import NoneType
-from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+from typing import Any, BinaryIO, Final, Generic, TypeVar, get_args, get_type_hints
 
 import msgspec
 from aiohttp import web
@@ -30,9 +30,9 @@ ALSO_IN_QUERY: Final = frozenset({"last_event_id"})
 
 @dataclass(slots=True)
 class Answer(Generic[T]):
-    """What a handler returns; `Raw` where the bytes are there already."""
+    """What a handler returns; `Raw` where the bytes are there, a file where they are many."""
 
-    value: T | msgspec.Raw
+    value: T | msgspec.Raw | BinaryIO
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = JSON

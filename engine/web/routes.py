@@ -114,7 +114,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         "brands",
         roles=MERCHANTS,
         content_type=NDJSON,
-        codes=("foreign_brand", "no_such_brand", "store_unavailable"),
+        codes=("foreign_brand", "no_such_brand", "store_unavailable", "overloaded"),
     ),
     route(
         "POST",
@@ -276,9 +276,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         roles=MERCHANTS,
         codes=("store_unavailable",),
     ),
-    route(
-        "GET", "/v1/notices", notices.list_notices, "preferences", codes=("store_unavailable",)
-    ),
+    route("GET", "/v1/notices", notices.list_notices, "preferences", codes=("store_unavailable",)),
     route(
         "PUT",
         "/v1/notices/{notice}/{version}/{locale}",
