@@ -334,6 +334,10 @@ async def service(url: str, *, asked: bool) -> list[Finding]:
             told = await answer.json()
             checks = {name: (one["ok"], one["detail"]) for name, one in told["checks"].items()}
             lag_s, suspended = await _gauges(session, url)
+    except aiohttp.ClientConnectorCertificateError as error:
+        what = f"the certificate shown at {url} is not trusted here: {error.certificate_error}"
+        fix = "name the --url by the certificate's own name, and its issuer by SSL_CERT_FILE"
+        return [Finding("service", "fail" if asked else "warn", what, fix)]
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError, OSError):
         what = f"nobody says at {url} whether they are ready"
         if not asked:

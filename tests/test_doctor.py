@@ -18,6 +18,7 @@ from engine.app import clock_ms, running
 from engine.cli import main
 from engine.config import Config
 from engine.store.migrate import load_migrations, migrate
+from engine.web.listening import Certificate
 from tests.running import OPERATOR, Service, remove, serving
 from tests.test_restart import certify
 from tests.web_town import serving as in_process
@@ -177,6 +178,21 @@ async def test_a_service_without_a_lease_is_told(database_url: str, tmp_path: Pa
         assert ("service feed", "fail") in found
     assert told(await doctor.service(url, asked=True)) == [("service", "fail")]
     assert told(await doctor.service(url, asked=False)) == [("service", "ok")]
+
+
+async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+    """That is said, and not that nobody is there."""
+    certificate = Certificate(*map(str, certify(tmp_path, "good")))
+    server = await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=certificate.context
+    )
+    async with server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for asked, status in ((True, "fail"), (False, "warn")):
+            (found,) = await doctor.service(url, asked=asked)
+            assert (found.name, found.status) == ("service", status)
+            assert "not trusted" in found.what
+            assert "SSL_CERT_FILE" in found.fix
 
 
 async def test_the_server_that_comes_along(tmp_path: Path) -> None:
