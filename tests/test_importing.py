@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from engine.cli import main
+from engine.commands.terminal import tell_refused
 from engine.importing import import_fences, import_residents
+from engine.ingest.rows import RowRefused
 from engine.replay import InputRefused
 from engine.store.audit import AuditFilter, Author
 from engine.store.memory import MemoryStore
@@ -118,6 +120,20 @@ async def test_a_file_that_cannot_be_used_writes_nothing(
     assert store.shared.fences == {}
 
 
+def test_all_that_was_rejected_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first rows by name, and how many more there were, kept or not."""
+    kept = [RowRefused(n, "brand_missing", "brand", "None.") for n in range(1, 26)]
+    for count in (20, 25, 12_345):
+        tell_refused(kept[:count], count)
+    lines = capsys.readouterr().err.splitlines()
+
+    assert [line for line in lines if "more" in line] == [
+        "... and 5 more rows",
+        "... and 12,325 more rows",
+    ]
+    assert lines[0] == "row 1 left out: brand_missing: brand: None."
+
+
 def test_the_command(tmp_path: Path, database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A table on stdout, or JSON; 1 when no row was good."""
     path = written(tmp_path / "f.csv.gz", TABLE.replace("24.9", "far", 1))
@@ -125,12 +141,15 @@ def test_the_command(tmp_path: Path, database_url: str, capsys: pytest.CaptureFi
     none = main(["import", "fences", str(path), "--json", *flags])
     told = json.loads(capsys.readouterr().out)
     good = written(tmp_path / "f.json", json.dumps(feature("a", None, kind="cafe")))
+    alone = main(["import", "fences", str(good), *flags])
+    hint = capsys.readouterr().err.splitlines()[-1]
     done = main(["import", "fences", str(good), "--brand-by", "kind", *flags])
     shown = capsys.readouterr().out
     broken = main(["import", "fences", str(written(tmp_path / "x", "[]")), *flags])
     said = capsys.readouterr().err
 
-    assert (none, done, broken) == (1, 0, 1)
+    assert (none, alone, done, broken) == (1, 1, 0, 1)
+    assert "--brand BRAND, or --brand-by PROPERTY" in hint
     assert (told["created"], told["rejected_count"]) == (0, 2)
     assert {row["code"] for row in told["rejected"]} == {"not_a_number", "unknown_brand"}
     assert shown.split() == ["created", "1", "updated", "0", "unchanged", "0", "rejected", "0"]

@@ -76,7 +76,9 @@ def _told(done: Imported, *, as_json: bool) -> int:
     """Print what came of an import; the exit code: 1 where no row was good."""
     _print_import(done, as_json=as_json)
     if not as_json:
-        tell_refused(list(done.rejected))
+        tell_refused(done.rejected, done.rejected_count)
+        if any(row.code == "brand_missing" for row in done.rejected):
+            say("give fences without a brand one: --brand BRAND, or --brand-by PROPERTY")
     return FAILED if done.rejected and not done.created + done.updated + done.unchanged else DONE
 
 

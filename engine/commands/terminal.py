@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,13 +24,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def tell_refused(refused: list[RowRefused]) -> None:
-    """Tell which rows of a file were left out, the first of them."""
+def tell_refused(refused: Sequence[RowRefused], count: int | None = None) -> None:
+    """Tell which rows of a file were left out, the first of them; `count`: how many there were."""
     for row in refused[:REJECTED_SHOWN_MAX]:
         place = f"{row.path}: " if row.path else ""
         say(f"row {row.row} left out: {row.code}: {place}{row.detail}")
-    if len(refused) > REJECTED_SHOWN_MAX:
-        say(f"... and {len(refused) - REJECTED_SHOWN_MAX} more rows")
+    more = (len(refused) if count is None else count) - REJECTED_SHOWN_MAX
+    if more > 0:
+        say(f"... and {more:,} more rows")
 
 
 def every(seconds: float) -> Callable[[], bool]:
