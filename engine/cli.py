@@ -25,6 +25,11 @@ from engine.store.embedded import DataInUse, ServerFailed
 from engine.store.migrate import SchemaRefused
 from engine.store.port import StoreUnavailable
 
+_FIXES: Final = {
+    errno.ENOSPC: "make room on that disk, then do it again",
+    errno.EADDRINUSE: "stop what listens there, or choose another --port (0 takes a free one)",
+}
+"""What to do about what the system refuses."""
 FAILURES: Final = (
     WorkFailed,
     InputRefused,
@@ -51,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
         result = arguments.run(config, arguments)
         return int(uvloop.run(result)) if asyncio.iscoroutine(result) else int(result)
     except (*FAILURES, OSError) as error:
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-        say(f"passby: {error}{'; make room on that disk, then do it again' * full}")
+        fix = _FIXES.get(error.errno or 0) if isinstance(error, OSError) else None
+        say(f"passby: {error}{f'; {fix}' if fix else ''}")
         return FAILED
     except StoreUnavailable as error:
         say(f"passby: the database does not answer: {error}")

@@ -146,7 +146,9 @@ async def test_no_withdrawn_grant_comes_back(
 
         reconfirm = ("reconfirm", "--because", "Asked by letter.", "--database-url", other_url)
         assert (await passby(*reconfirm))[0] == 1
-        assert (await passby(*reconfirm, "r-1", "nobody"))[:2] == (1, "confirmed 1\n")
+        unknown = await passby(*reconfirm, "r-1", "nobody")
+        assert unknown[:2] == (1, "confirmed 1\n")
+        assert "not known: nobody" in unknown[2]
         answers = await pings(here)
         assert {who for who, told in answers.items() if told["status"] == "decided"} == {
             "r-0",

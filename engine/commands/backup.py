@@ -92,15 +92,17 @@ async def _reconfirm(config: Config, arguments: argparse.Namespace) -> int:
             )
         else:
             names = arguments.resident
-        done, unknown, tell = 0, 0, every(PROGRESS_EVERY_S)
+        done, unknown, tell = 0, list[str](), every(PROGRESS_EVERY_S)
         for name in names:
             confirmed = await _confirm(store, name, arguments.because)
-            done, unknown = done + (confirmed is True), unknown + (confirmed is None)
+            done += confirmed is True
+            if confirmed is None:
+                unknown.append(name)
             if tell():
                 say(f"{done:,} residents confirmed")
     print(f"confirmed {done:,}")
     if unknown:
-        say(f"{unknown:,} of those named are not known")
+        say(f"not known: {', '.join(unknown)}")
     return FAILED if unknown else DONE
 
 

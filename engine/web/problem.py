@@ -93,7 +93,8 @@ CODES: Final[dict[str, Kind]] = {
         409,
         "Shown once",
         "It was done, and the key's text was in the first answer, which is not kept. If that never "
-        "came, delete the key (GET /v1/keys, newest `created_ms`) and make another.",
+        "came, make another with a new Idempotency-Key; an operator deletes the key that nobody "
+        "has (GET /v1/keys, newest `created_ms`).",
     ),
     "merged_resident": Kind(
         410, "Merged", "This resident has become another one, whose settings hold now."
