@@ -13,9 +13,7 @@ from engine.web.paging import LIMIT_DEFAULT, Page, read_cursor, write_cursor
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
 
-Thing = Literal[
-    "brand", "fence", "offer", "key", "resident", "protection", "notice", "redemption"
-]
+Thing = Literal["brand", "fence", "offer", "key", "resident", "protection", "notice", "redemption"]
 AnyId = Annotated[str, Meta(min_length=1, max_length=128)]
 SinceMs = Annotated[int, Meta(ge=0, le=1 << 53)]
 
