@@ -105,7 +105,8 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
         since_ms, day = recent_since_ms(now_ms), first_open_day(now_ms)
         async with self._wire.reading(LONG_S) as (connection, fetch):
             if take is not None:
-                await rows.take_residents(fetch("all_said"), take)
+                with rows.uncollected():
+                    await rows.take_residents(fetch("all_said"), take)
             return Snapshot(
                 number=await connection.fetchval(SQL["newest_change"]),
                 brands=tuple([rows.brand_row(row) async for row in fetch("all_brands")]),

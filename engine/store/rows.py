@@ -1,7 +1,9 @@
 """Rows of the queries as the values that the port speaks of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import contextlib
+import gc
+from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -135,6 +137,18 @@ def claim_record(rows: Iterable[asyncpg.Record]) -> ClaimRecord | None:
             why=row["why"],
         )
     return None
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """No cycles are looked for meanwhile: all that is loaded would be gone through each time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 async def take_residents(said: AsyncIterator[asyncpg.Record], take: TakeResidents) -> None:
