@@ -130,3 +130,14 @@ async def preflight(here: Town, origin: str, path: str = "/v1/brands/cafe") -> R
 def allowed(headers: Mapping[str, str]) -> bool:
     """Whether a page is told that it may."""
     return "Access-Control-Allow-Origin" in headers
+
+
+@pytest.mark.parametrize("expected", ["100-continue", "100-Continue", "*", "the-moon", ""])
+async def test_what_a_client_expects_keeps_it_from_no_answer(tmp_path: Path, expected: str) -> None:
+    """It may go on with its body; what else it expects is no reason to refuse it (RFC 9110)."""
+    async with town(tmp_path) as here:
+        reply = await here.call("POST", "/v1/pings", here.ping("n"), Expect=expected)
+        lost = await here.call("GET", "/nothing", Expect=expected)
+
+    assert reply.status == 200
+    assert lost.body["code"] == "not_found"

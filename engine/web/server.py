@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from engine.web.admission import Admission
 from engine.web.connection import Connection, Runner, Server, allow_files
@@ -40,15 +40,23 @@ def make_app(ctx: Context) -> web.Application:
     admission, cors, streams = Admission(ctx), Cors(ctx.config.cors_origins), Streams(ctx.keys)
     for route in ROUTES:
         handler = endpoint(route, ctx, admission, streams, cors)
-        app.router.add_route(route.method, route.path, handler)
+        app.router.add_route(route.method, route.path, handler, expect_handler=_expect)
         if route.method == "GET":
-            app.router.add_route("HEAD", route.path, handler)
-    app.router.add_route("*", "/{rest:.*}", _elsewhere(ctx, cors))
+            app.router.add_route("HEAD", route.path, handler, expect_handler=_expect)
+    app.router.add_route("*", "/{rest:.*}", _elsewhere(ctx, cors), expect_handler=_expect)
     app.cleanup_ctx.append(_watching(streams))
     _watch(ctx, admission)
     ctx.metrics.watch("passby_streams", "Streams that are open.", lambda: len(streams))
     ctx.metrics.watch("passby_sockets", "WebSockets among them.", lambda: streams.sockets)
     return app
+
+
+async def _expect(request: web.Request) -> None:
+    """Let a client go on that waits for it; of other expectations nothing need come (RFC 9110)."""
+    if request.version == HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # It is no part of the answer.
+        request.writer.output_size = 0
 
 
 def _watching(streams: Streams) -> Callable[[web.Application], AsyncIterator[None]]:
