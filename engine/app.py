@@ -61,6 +61,13 @@ def mono_ms() -> int:
     return time.clock_gettime_ns(_LEASE_CLOCK) // 1_000_000
 
 
+def spare_the_collector() -> None:
+    """Never look for garbage among all that is there now."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 @contextlib.asynccontextmanager
 async def running(
     config: Config, failed: Callable[[], None], *, answerer: type[Answerer] = Answerer
@@ -97,11 +104,15 @@ async def assemble(
     *,
     answerer: type[Answerer] = Answerer,
     clock_ms: Callable[[], int] = clock_ms,
+    mono_ms: Callable[[], int] = mono_ms,
+    loaded: Callable[[], None] = spare_the_collector,
 ) -> Context:
     """Put the parts around an open store together and bring them up to date.
 
     Args: as of `running`, and
         clock_ms: Unix milliseconds; may jump.
+        mono_ms: the monotonic clock of leases, milliseconds.
+        loaded: called when all that lives as long as the process is in memory.
     """
     engine = await _engine(config, store)
     journal = _journal(config, store, engine, clock_ms)
@@ -110,7 +121,9 @@ async def assemble(
     node = new_node()
     follower = Follower(store, engine, keys, node=node, clock_ms=clock_ms, write=journal.add)
     await _operator_key(config, store)
-    feed = _feed(config, store, follower, node, await _load(follower, store, clock_ms))
+    start = await _load(follower, store, clock_ms)
+    loaded()
+    feed = _feed(config, store, follower, mono_ms, node, start)
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
     stack.push_async_callback(feed.leave)
@@ -164,7 +177,14 @@ async def assemble(
     )
 
 
-def _feed(config: Config, store: Store, follower: Follower, node: str, start: int) -> Feed:
+def _feed(
+    config: Config,
+    store: Store,
+    follower: Follower,
+    mono_ms: Callable[[], int],
+    node: str,
+    start: int,
+) -> Feed:
     """What follows the change feed from a number on."""
     return Feed(
         store,
@@ -181,9 +201,6 @@ async def _load(follower: Follower, store: Store, clock_ms: Callable[[], int]) -
     """Bring all that there is into memory; the number of the feed that it is as of."""
     snapshot = await store.snapshot(now_ms=clock_ms(), take=follower.take_residents)
     await follower.load(snapshot)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     return snapshot.number
 
 
