@@ -8,7 +8,7 @@ for. aiohttp's own answers, and its log lines, quote the bytes that it could not
 import asyncio
 import resource
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -64,8 +64,14 @@ class Connection(RequestHandler):
         self.lost: Callable[[], object] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take it, or say that there is no room."""
+        """Take it, or say that there is no room.
+
+        What is written goes to the system at once, not at the end of the loop's turn, and a stream
+        writes no more before it has left: what was checked must not lie with us, where a process
+        that stands still, or a client that does not read, would keep it beyond a withdrawal.
+        """
         super().connection_made(transport)
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=0)
         if self._owner.count > self._config.connections_max:
             self._say(Refused("overloaded", "Too many connections; try again in a moment."))
 

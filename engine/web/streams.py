@@ -52,22 +52,14 @@ class Streams:
     def opened(
         self, key: KeyRow, connection: Connection, reading: Coroutine[Any, Any, None]
     ) -> Iterator[Stream]:
-        """A stream for as long as the block runs; in the end nothing of it goes on.
-
-        While it runs, what was written must have left before more is: else an offer that was
-        checked would lie with us until a slow client reads, whatever its resident says meanwhile.
-        """
+        """A stream for as long as the block runs; in the end nothing of it goes on."""
         stream = Stream(key, asyncio.create_task(reading))
         self._open.add(stream)
         connection.streaming = True
-        if connection.transport is not None:
-            connection.transport.set_write_buffer_limits(high=0)
         try:
             yield stream
         finally:
             connection.streaming = False
-            if connection.transport is not None:
-                connection.transport.set_write_buffer_limits()
             self._open.discard(stream)
             stream.reading.cancel()
 
