@@ -297,7 +297,11 @@ def _draw(geometry: Polygonal) -> Plan | None:
     drawn: Any = shapely.transform(geometry, on_map)
     if crosses:
         # The two sides of the seam lie edge to edge here, and the seam is no boundary.
-        drawn = shapely.union_all(shapely.get_parts(drawn))
+        try:
+            drawn = shapely.union_all(shapely.get_parts(drawn))
+        except shapely.GEOSException:
+            # So thin, so near to a pole, that on a map its sides cross by rounding.
+            return None
     outline = drawn.boundary
     shapely.prepare(drawn)
     shapely.prepare(outline)

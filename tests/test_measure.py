@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from geofences.fence import Area, Circle, Fence
 from geofences.globe import GEOD, geodesic_m
 from geofences.measure import covers, depth_m, make_fence, meets
-from tests.strategies import box_ring, circle, circles, lats, lons, near, polygon, star, stars, wrap
+from tests.strategies import (
+    box_ring,
+    circle,
+    circles,
+    corridor,
+    lats,
+    lons,
+    near,
+    polygon,
+    star,
+    stars,
+    wrap,
+)
 
 SHARED = Path(os.environ.get("PASSBY_SHARED_DATA", Path(__file__).parents[2] / "shared/data"))
 
@@ -323,3 +335,14 @@ def test_a_country_of_tens_of_thousands_of_vertices_has_a_depth() -> None:
         corner_m = GEOD.inv(here[:, 0], here[:, 1], corners[:, 0], corners[:, 1])[2].min()
         assert 0 <= abs(depth_m(fence, lon, lat)) <= corner_m * 1.0001
         assert (depth_m(fence, lon, lat) > 0) == covers(fence, lon, lat)
+
+
+def test_a_thread_across_the_seam_at_a_pole_is_measured_without_a_map() -> None:
+    """On a flat map its two sides cross by rounding; in space they do not."""
+    line = ((179.998, -89.99999690481617), (-130.00099999999998, -90.0))
+    fence = corridor(line, 0.1)
+
+    assert covers(fence, 0.0, -90.0)
+    assert 0.0 <= depth_m(fence, 0.0, -90.0) < 1.0
+    assert not covers(fence, 0.0, -89.999)
+    assert depth_m(fence, 0.0, -89.999) < -100.0
