@@ -118,7 +118,7 @@ async def test_a_process_that_is_stopped_is_waited_for_and_wakes_up_silent(
         unread = phones.start(other, 2)
         assert statuses(await phones.ping(one, 3)) == {"no_consent"}
         other.signal(SIGCONT)
-        awake = await asyncio.gather(*held, *unread)
+        frozen, awake = await asyncio.gather(*held), await asyncio.gather(*unread)
         while statuses(again := await phones.ping(other, 4)) != {"no_consent"}:
             awake += again
     measured.append(
@@ -128,6 +128,8 @@ async def test_a_process_that_is_stopped_is_waited_for_and_wakes_up_silent(
     assert max(took_s) < PATIENCE_S + SLACK_S
     assert sum(s > PATIENCE_S / 2 for s in took_s) == 1
     assert offers(awake) == 0
+    # The stop comes while answers are leaving: it may fall between one's check and its system call.
+    assert offers(frozen) <= 1
 
 
 async def test_a_process_that_is_gone_is_waited_for_once(tmp_path: Path) -> None:
