@@ -121,8 +121,7 @@ async def assemble(
     node = new_node()
     follower = Follower(store, engine, keys, node=node, clock_ms=clock_ms, write=journal.add)
     await _operator_key(config, store)
-    start = await _load(follower, store, clock_ms)
-    loaded()
+    start = await _load(follower, store, clock_ms, loaded)
     feed = _feed(config, store, follower, mono_ms, node, start)
     engine.preferences.lease_until_mono_ms = lambda: feed.lease_until_mono_ms
     everywhere = Everywhere(store, feed, mono_ms=mono_ms)
@@ -197,10 +196,13 @@ def _feed(
     )
 
 
-async def _load(follower: Follower, store: Store, clock_ms: Callable[[], int]) -> int:
+async def _load(
+    follower: Follower, store: Store, clock_ms: Callable[[], int], loaded: Callable[[], None]
+) -> int:
     """Bring all that there is into memory; the number of the feed that it is as of."""
     snapshot = await store.snapshot(now_ms=clock_ms(), take=follower.take_residents)
     await follower.load(snapshot)
+    loaded()
     return snapshot.number
 
 

@@ -73,6 +73,18 @@ def database_url(database_server: Server) -> Iterator[str]:
     database_server.execute(f"drop database {name} with (force)")
 
 
+SIM_SEEDS = 200
+"""Worlds that are simulated in every run."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Have more worlds simulated, or a certain one."""
+    parser.addoption(
+        "--sim-seeds", type=int, default=SIM_SEEDS, help="simulate so many worlds (tests/sim)"
+    )
+    parser.addoption("--sim-seed", type=int, help="simulate the world of this seed only")
+
+
 MEASURED = pytest.StashKey[list[str]]()
 
 
