@@ -121,6 +121,8 @@ class Books:
             self.breaks(f"the canary of {process.name} was told after its no")
         if not process.acts:
             return
+        if process.mono_ms() >= process.link.lease_until_ms:
+            self.breaks(f"{process.name} acts after its lease")
         for resident, version in self._acknowledged.items():
             known = ctx.engine.preferences.version(resident) or 0
             if known < version:

@@ -14,6 +14,7 @@ from engine.delivery.answer import Answerer
 from engine.ping import Ping
 from engine.second_gate import SecondGate
 from engine.store.everywhere import Everywhere
+from engine.store.feed import Feed
 from engine.store.memory import MemoryStore
 from engine.store.nodes import Node
 from engine.store.port import Change, Kind
@@ -76,10 +77,35 @@ class Impatient(Everywhere):
         return node.lease_ms // 2
 
 
+class Eager(Feed):
+    """Renews its lease before what it found is in memory."""
+
+    async def _take(self, changes: list[Change]) -> None:
+        self.lease_until_mono_ms = self._mono_ms() + self._lease_ms
+        await super()._take(changes)
+
+
+class Generous(Feed):
+    """Counts its lease from the end of a look."""
+
+    async def _catch_up(self) -> None:
+        await super()._catch_up()
+        self.lease_until_mono_ms = self._mono_ms() + self._lease_ms
+
+
+# What runs already, and others have too, becomes of another kind: the very same object has to.
+
+
 def _acknowledging_by(kind: type[Everywhere]) -> Callable[[Context], None]:
     def change(ctx: Context) -> None:
-        # It runs already, and the canary has it too: the very same one has to be of that kind.
         ctx.everywhere.__class__ = kind
+
+    return change
+
+
+def _following_by(kind: type[Feed]) -> Callable[[Context], None]:
+    def change(ctx: Context) -> None:
+        ctx.feed.__class__ = kind
 
     return change
 
@@ -147,7 +173,13 @@ class Mutant(NamedTuple):
 
 MUTANTS: Final = {
     "second gate dropped": Mutant(Build(change=_open_the_gate), "had forbidden"),
-    "lease ignored": Mutant(Build(change=_ignore_the_lease), "acts on version"),
+    "lease ignored": Mutant(Build(change=_ignore_the_lease), "acts after its lease"),
+    "lease counted from the end of a look": Mutant(
+        Build(change=_following_by(Generous)), "acts after its lease"
+    ),
+    "lease renewed before what was found is in memory": Mutant(
+        Build(change=_following_by(Eager)), "acts on version"
+    ),
     "stale widening allowed": Mutant(Build(heeds_if_match=False), "widened by call"),
     "feed numbered by a plain sequence": Mutant(Build(database=PlainDatabase), "acts on version"),
     "hand-over awaited after the check": Mutant(Build(answerer=Dawdler), "had forbidden"),
