@@ -64,7 +64,8 @@ class Resident:
     door: int = 0
     devices: tuple[Device, Device] = field(default_factory=lambda: (Device(), Device()))
     heard: Heard = field(default_factory=Heard)
-    listens_to: Process | None = None
+    streams: list[Process] = field(default_factory=list)
+    """Which processes they hear of their offers from, on all devices together."""
 
 
 class World:
@@ -290,16 +291,18 @@ class World:
     def _listen(self, resident: Resident) -> None:
         """See to it that one hears of one's offers."""
         self._soon(500, partial(self._listen, resident))
-        there = resident.listens_to
-        if (there is None or not there.serves or self.rng.random() < 0.02) and self.processes:
-            process = resident.listens_to = self.rng.choice(self.processes)
-            heard = resident.heard = Heard(resident.heard.number)
-
-            def over(_: object) -> None:
-                if resident.heard is heard:
-                    resident.listens_to = None
-
-            self._ask(process, lambda ctx: process.tell_offers(ctx, resident.key, heard), over)
+        silent = [process for process in self.processes if process not in resident.streams]
+        heard_by = any(process.serves for process in resident.streams)
+        if (heard_by and self.rng.random() >= 0.02) or not silent:
+            return
+        # One stream a process: two would be told in the order of their places in memory.
+        process, heard = self.rng.choice(silent), resident.heard
+        resident.streams.append(process)
+        self._ask(
+            process,
+            lambda ctx: process.tell_offers(ctx, resident.key, heard),
+            lambda _: resident.streams.remove(process),
+        )
 
     def _speak(self, resident: Resident, device: Device) -> None:
         """Turn something on or off, or look at what there is."""
