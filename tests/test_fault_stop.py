@@ -81,9 +81,7 @@ async def test_a_second_start_on_the_same_data_or_port_is_refused(tmp_path: Path
             assert code == 1
             assert said.count("\n") == 1
             assert str(port) in said
-            assert (
-                "in use; stop what listens there, or choose another --port" in said
-            )
+            assert "in use; stop what listens there, or choose another --port" in said
 
             assert (await service.must("GET", "/readyz", key=None))["ready"]
             assert (data / "database.url").exists()

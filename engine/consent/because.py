@@ -1,10 +1,10 @@
 """Why, in one line: which rule, record or lane decided a question of consent.
 
-    law:<code>       a rule of law; `law:gpc` is the signal of a browser
-    you:<record>     a deny of the resident, by its receipt
-    no_grant:<lane>  the first lane that nobody granted, such as `offers:use:precise_location`
-    suspended:<lane> likewise, where a grant from before a restore is not confirmed
-    window           no grant for this channel, here, at this hour
+law:<code>       a rule of law; `law:gpc` is the signal of a browser
+you:<record>     a deny of the resident, by its receipt
+no_grant:<lane>  the first lane that nobody granted, such as `offers:use:precise_location`
+suspended:<lane> likewise, where a grant from before a restore is not confirmed
+window           no grant for this channel, here, at this hour
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -117,9 +117,7 @@ def stop() -> tuple[Requested, ...]:
 def opt_out_of_sale() -> tuple[Requested, ...]:
     """What a signal of a browser says: nothing is shared and nothing is sold, for any purpose."""
     return tuple(
-        Requested(
-            effect="deny", purpose=purpose, actions=("share", "sell"), data=tuple(CATEGORIES)
-        )
+        Requested(effect="deny", purpose=purpose, actions=("share", "sell"), data=tuple(CATEGORIES))
         for purpose in PURPOSES
     )
 
