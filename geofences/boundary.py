@@ -27,7 +27,6 @@ from geofences.globe import (
     metres_per_degree,
     short_way,
 )
-from geofences.raster import Bounds, Raster
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Polygonal: TypeAlias = shapely.Polygon | shapely.MultiPolygon
@@ -118,17 +117,10 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     east_m: float
     north_m: float
     shell: Shell
-    raster: Raster
 
     def covers(self, lon: float, lat: float) -> bool:
         """Whether the position lies in the polygon or on its boundary."""
         return covers_lon_lat(self.geometry, lon, lat)
-
-    def depth_bounds_m(self, lon: float, lat: float) -> Bounds:
-        """Between what `depth_m` lies, from the raster."""
-        return self.raster.bounds_m(
-            short_way(lon - self.lon) * self.east_m, (lat - self.lat) * self.north_m
-        )
 
     def depth_m(self, lon: float, lat: float) -> float:
         """Signed metres to the boundary, positive inside. About 3 us."""
@@ -168,10 +160,6 @@ class Coast(msgspec.Struct, frozen=True, eq=False):
     def covers(self, lon: float, lat: float) -> bool:
         """Whether the position lies in the polygon or on its boundary."""
         return covers_lon_lat(self.geometry, lon, lat)
-
-    def depth_bounds_m(self, lon: float, lat: float) -> Bounds:
-        """Nothing is known without looking."""
-        return -math.inf, math.inf
 
     def depth_m(self, lon: float, lat: float) -> float:
         """Signed metres to the boundary, positive inside. About 100 us, whatever the size."""
@@ -306,8 +294,7 @@ def _draw(geometry: Polygonal) -> Plan | None:
     shapely.prepare(drawn)
     shapely.prepare(outline)
     shell = Shell(*ecef(lon, lat), *_flat_shell_m(drawn, outline))
-    raster = Raster(drawn, outline)
-    return Plan(geometry, drawn, outline, lon, lat, east_m, north_m, shell, raster)
+    return Plan(geometry, drawn, outline, lon, lat, east_m, north_m, shell)
 
 
 def _flat_shell_m(

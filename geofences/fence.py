@@ -92,9 +92,6 @@ class Ruler(Protocol):
     def covers(self, lon: float, lat: float) -> bool:
         """Whether the position lies in the shape or on its boundary."""
 
-    def depth_bounds_m(self, lon: float, lat: float) -> tuple[float, float]:
-        """Between what `depth_m` surely lies; what is outside by a bound is not covered."""
-
     def depth_m(self, lon: float, lat: float) -> float:
         """Signed metres to the boundary, positive inside."""
 

@@ -225,12 +225,7 @@ class FenceIndex:
         slack_m = bend_m(length_m)
         covering, near = self._sift(candidates, *end, lon1, lat1, length_m + slack_m)
         maybe = _may_meet([f for f in near if f not in left], start, end, slack_m)
-        if not maybe:
-            return covering, ()
-        # Flat maps err by less than this in scale.
-        reach_m = 1.03 * (length_m + slack_m)
-        maybe = [f for f in maybe if f.ruler.depth_bounds_m(lon1, lat1)[1] >= -reach_m]
-        return covering, _met(maybe, lon0, lat0, lon1, lat1)
+        return covering, _met(maybe, lon0, lat0, lon1, lat1) if maybe else ()
 
     def covering_many(self, lon_lat: Floats) -> list[tuple[Fence, ...]]:
         """For each of many positions what `covering` says of it.
@@ -309,12 +304,7 @@ class FenceIndex:
         point: shapely.Point | None = None
         many_spellings = has_spellings(lon, lat)
         for fence in doubtful:
-            least_m, most_m = fence.ruler.depth_bounds_m(lon, lat)
-            if least_m > 0.0:
-                inside = True
-            elif most_m < 0.0:
-                inside = False
-            elif many_spellings or not isinstance(fence.shape, Area):
+            if many_spellings or not isinstance(fence.shape, Area):
                 inside = fence.ruler.covers(lon, lat)
             else:
                 # One point for all of them, since to make it costs more than to ask.

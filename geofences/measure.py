@@ -76,9 +76,6 @@ def is_farther(fence: Fence, lon: float, lat: float, place: Space, away_m: float
     # An arc of 10 km is a millimetre longer than its chord.
     if near_m > 0.0 and chord_m - near_m < away_m - 0.01 and chord_m < 10_000.0:
         return False
-    least_m, most_m = fence.ruler.depth_bounds_m(lon, lat)
-    if -least_m < away_m or -most_m > away_m:
-        return -most_m > away_m
     return -fence.ruler.depth_m(lon, lat) > away_m
 
 
@@ -153,10 +150,6 @@ class Rim(msgspec.Struct, frozen=True):
         if self.shell.near_m <= chord_m <= self.shell.far_m:
             return self.circle.radius_m - self._distance_m(lon, lat)
         return self.circle.radius_m - arc_m(chord_m)
-
-    def depth_bounds_m(self, lon: float, lat: float) -> tuple[float, float]:
-        """The shell has said already what can be said without looking."""
-        return -math.inf, math.inf
 
     def _chord_m(self, lon: float, lat: float) -> float:
         """Straight metres through the earth to the centre."""

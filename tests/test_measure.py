@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geofences.fence import Area, Circle, Fence
-from geofences.globe import GEOD, geodesic_m
-from geofences.measure import covers, depth_m, make_fence, meets
+from geofences.globe import GEOD, ecef, geodesic_m
+from geofences.measure import covers, depth_m, is_farther, make_fence, meets
 from tests.strategies import (
     box_ring,
     circle,
@@ -346,3 +346,21 @@ def test_a_thread_across_the_seam_at_a_pole_is_measured_without_a_map() -> None:
     assert 0.0 <= depth_m(fence, 0.0, -90.0) < 1.0
     assert not covers(fence, 0.0, -89.999)
     assert depth_m(fence, 0.0, -89.999) < -100.0
+
+
+@given(st.data(), stars() | circles())
+@settings(max_examples=150, deadline=None)
+def test_what_is_known_without_the_boundary_is_true(data: st.DataObject, fence: Fence) -> None:
+    """The shell, and who is farther than something, at positions where it is hard."""
+    for _ in range(6):
+        lon, lat = data.draw(near(fence))
+        depth, place = depth_m(fence, lon, lat), ecef(lon, lat)
+        shell = fence.ruler.shell
+        chord_m = math.dist(place, shell[:3])
+
+        if chord_m < shell.near_m:
+            assert covers(fence, lon, lat)
+        if chord_m > shell.far_m:
+            assert not covers(fence, lon, lat)
+        for away_m in (0.0, 28.0, abs(depth), math.nextafter(abs(depth), 0.0), 5_000.0):
+            assert is_farther(fence, lon, lat, place, away_m) == (-depth > away_m)
