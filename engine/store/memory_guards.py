@@ -1,24 +1,17 @@
 """What protects residents, and the texts of notices, in memory."""
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from engine.consent.notices import NoticeText
 from engine.consent.protection import Protection
 from engine.store.audit import Author
 from engine.store.guards import NoticeThere, ProtectionRow
+from engine.store.memory_part import MemoryPart
 from engine.store.port import VersionMoved
 
-if TYPE_CHECKING:
-    from engine.store.shared import Shared
 
-
-class MemoryGuards:
+class MemoryGuards(MemoryPart):
     """The part of a store in memory that keeps them; see `guards.GuardStore`."""
-
-    def _open_shared(self) -> "Shared":
-        raise NotImplementedError
 
     async def read_protections(
         self, residents: list[str], *, ahead: bool = False

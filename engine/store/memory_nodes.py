@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from engine.store.memory_part import MemoryPart
 from engine.store.nodes import Node, NotJoined
 from engine.store.port import Change, FeedLost
 
@@ -35,14 +36,11 @@ class Nodes:
             call()
 
 
-class MemoryNodes:
+class MemoryNodes(MemoryPart):
     """The part of a store in memory that keeps them; see `nodes.NodeStore`."""
 
     shared: "Shared"
     _grown: asyncio.Event
-
-    def _open_shared(self) -> "Shared":
-        raise NotImplementedError
 
     async def changes_after(self, number: int, *, limit: int = 10_000) -> list[Change]:
         """The feed's next lines."""

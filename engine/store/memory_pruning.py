@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from engine.store.kept import KEPT_MS
+from engine.store.memory_part import MemoryPart
 from engine.store.memory_window import store_ms
 from engine.store.pruning import ROWS_MAX, Pruned
 
@@ -10,11 +11,8 @@ if TYPE_CHECKING:
     from engine.store.shared import Shared
 
 
-class MemoryPruning:
+class MemoryPruning(MemoryPart):
     """The part of the store in memory that forgets; see `pruning.PruneStore`."""
-
-    def _open_shared(self) -> "Shared":
-        raise NotImplementedError
 
     async def prune(
         self,

@@ -11,6 +11,7 @@ from engine.consent.protection import Protection
 from engine.consent.record import record_id
 from engine.store.audit import Author
 from engine.store.guards import ProtectionRow
+from engine.store.memory_part import MemoryPart
 from engine.store.port import ResidentRow, VersionMoved
 from engine.store.rights import (
     ERASED,
@@ -27,11 +28,8 @@ if TYPE_CHECKING:
     from engine.store.shared import Claim, Shared
 
 
-class MemoryRights:
+class MemoryRights(MemoryPart):
     """The part of a store in memory that answers; see `rights.RightsStore`."""
-
-    def _open_shared(self) -> "Shared":
-        raise NotImplementedError
 
     async def claims_of(
         self, resident: str, *, before: tuple[int, str] | None = None, limit: int

@@ -9,6 +9,7 @@ from weakref import WeakSet
 import msgspec
 
 from engine.changes import ClaimMade, TransitionTold
+from engine.store.memory_part import MemoryPart
 from engine.store.window import (
     EventPage,
     EventRow,
@@ -20,7 +21,6 @@ from engine.store.window import (
 
 if TYPE_CHECKING:
     from engine.store.port import Redemption
-    from engine.store.shared import Shared
 
 
 class Window:
@@ -86,13 +86,10 @@ class Window:
         return self.newest - len(self.rows)
 
 
-class MemoryWindow:
+class MemoryWindow(MemoryPart):
     """The part of the store in memory that keeps the window; see `window.EventStore`."""
 
     _told: asyncio.Event | None = None
-
-    def _open_shared(self) -> "Shared":
-        raise NotImplementedError
 
     async def number_events(self) -> int:
         """Nothing to do: events get their numbers as they are written."""
