@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.client.choices import Preferences
-from engine.client.client import Client, NotSaid, Stopped, now_ms
+from engine.client.client import Client, now_ms
+from engine.client.errors import NotSaid, Stopped
 from engine.client.follow import follow, versions
 from engine.client.heard import LINE_BYTES_MAX, Heard
 from engine.ping import Ping

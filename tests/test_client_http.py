@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 from aiohttp import web
 
 from engine.client.change import Change, Scope, Week
-from engine.client.choices import Choices
-from engine.client.client import Client, NotSaid, Stopped, now_ms
+from engine.client.choices import Choices, Preferences
+from engine.client.client import Client, now_ms
+from engine.client.errors import NotSaid, Stopped, Unreachable
 from engine.client.outbox import Outbox
 from engine.client.retry import Retry
 from engine.decision import Decision, Event, OfferMade
@@ -107,15 +107,17 @@ async def gateway(data: Path, **settings: Any) -> AsyncIterator[Gateway]:
             await runner.cleanup()
 
 
-def client(between: Gateway, key: str, **more: Any) -> Client:
-    """One that tries again at once."""
+def client(between: Gateway, key: str, *, known: bool = True, **more: Any) -> Client:
+    """One that tries again at once, and, unless it is new, read the settings some time ago."""
     hasty: dict[str, Any] = {"base_ms": 5, "ceiling_ms": 20}
+    choices = Choices(retry=Retry(**hasty))
+    choices.known = known
     limits = more.pop("limits", {})
     return Client(
         between.url,
         key,
         outbox=Outbox(retry=Retry(**hasty), **limits),
-        choices=Choices(retry=Retry(**hasty)),
+        choices=choices,
         **more,
     )
 
@@ -242,7 +244,7 @@ async def test_off_holds_at_once_without_a_network_and_is_said_later(tmp_path: P
             await until(lambda: phone.choices.off, within_s=WITHIN_S)
             assert not phone.fix(here())
             assert not phone.due(LON, LAT)
-            with pytest.raises(aiohttp.ClientConnectionError):
+            with pytest.raises(Unreachable, match="the answer was none"):
                 await phone.preferences()
         with pytest.raises(asyncio.CancelledError):
             await saying
@@ -254,6 +256,37 @@ async def test_off_holds_at_once_without_a_network_and_is_said_later(tmp_path: P
         assert between.bodies == []
         said = await between.here.must("GET", "/v1/residents/me/preferences", key=key)
         assert (said["version"], said["standing"]) == (2, [])
+
+
+async def test_what_nobody_has_read_yet_is_a_no(tmp_path: Path) -> None:
+    """A new phone takes no fix until it read the settings; a restart without a network knows them.
+
+    Of a sender the service alone knows.
+    """
+    async with gateway(tmp_path / "town") as between:
+        key, file = await between.here.resident(), tmp_path / "phone.json"
+        between.offline = True
+        async with client(between, key, known=False, file=file) as phone:
+            assert phone.on is None
+            assert not phone.due(LON, LAT)
+            assert not phone.fix(here())
+            assert phone.due(LON, LAT, resident="anna")
+            assert phone.fix(here(resident="anna"))
+            phone.outbox.forget()
+            between.offline = False
+            for fault in ("refused", "page"):
+                between.faults = [fault]
+                with pytest.raises(Unreachable):
+                    await phone.preferences()
+            assert phone.on is None
+            assert (await phone.preferences()).located
+            assert phone.on
+        between.offline = True
+        async with client(between, key, known=False, file=file) as phone:
+            assert phone.on
+            assert phone.fix(here())
+            phone.hear(Preferences(version=2, standing=()))
+            assert phone.on is False
 
 
 async def test_on_rests_on_what_the_resident_saw(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ async def test_a_clients_file_without_room(tmp_path: Path) -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     path = tmp_path / "queue.json"
-    before = kept.Kept(outbox.Kept(), choices.Kept(off=False))
+    before = kept.Kept(outbox.Kept(), choices.Kept(known=True))
     kept.write(path, before)
 
     async with aiohttp.ClientSession() as session:

@@ -1,9 +1,12 @@
 """The tours of the API, with curl and with the client, pasted as a stranger would."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from engine.web.routes import ROUTES
 from tests.running import ROOT
@@ -128,3 +131,24 @@ def test_the_page_of_the_client_works(demo: int, tmp_path: Path) -> None:
     assert told[0] == "version 0, positions may be used: False"
     assert told[1].startswith("Cardamom bun: ")
     assert told[2] == "off: True"
+
+
+@pytest.mark.parametrize(("kept", "on"), [('{"known":true}', "True"), (None, "None")])
+def test_the_phone_on_the_page_starts_without_a_network(
+    tmp_path: Path, kept: str | None, on: str
+) -> None:
+    """It goes by what it knew, and waits for somebody to say its "no" to."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / CLIENT).read_text("utf-8"), re.DOTALL)
+    if kept is not None:
+        (tmp_path / "phone.json").write_text(f'{{"fixes":{{}},"choices":{kept}}}', "utf-8")
+    env = {"PYTHONPATH": str(ROOT), "URL": "http://127.0.0.1:1", "ME": "key"}
+    with subprocess.Popen(
+        [sys.executable, "-uc", program], cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True
+    ) as phone:
+        assert phone.stdout is not None
+        told = phone.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            phone.wait(0.5)
+        phone.terminate()
+
+    assert told == f"no network; positions may be used, as far as is known: {on}\n"

@@ -113,6 +113,7 @@ class Kept(msgspec.Struct):
     """What of the choices outlives the process."""
 
     off: bool = False
+    known: bool = False
     version: int = 0
     narrowing: list[Choice] = []
     widening: list[Choice] = []
@@ -128,6 +129,8 @@ class Choices:
     Attributes:
         off: the resident turned all off on this phone; no fix is taken or sent until "on" is
             confirmed or `learn` says that it is on.
+        known: the settings were read or turned on once, now or before a restart, so that a phone
+            that is not off is on.
         version: of the settings that this phone saw last.
         stopped: why nothing is sent any more (the key or the address is wrong), or None.
     """
@@ -137,12 +140,17 @@ class Choices:
         self._narrowing: deque[Choice] = deque()
         self._widening: deque[Choice] = deque()
         self._in_flight: Choice | None = None
-        self.off = False
+        self.off = self.known = False
         self.version = 0
         self.stopped: Problem | None = None
 
     def __len__(self) -> int:
         return len(self._narrowing) + len(self._widening)
+
+    @property
+    def on(self) -> bool | None:
+        """Whether positions may be used, as far as this phone knows; None: it does not know."""
+        return False if self.off else self.known or None
 
     def narrow(self, choice: Choice) -> None:
         """Say "off" or "stop", or take back or deny; from here on it holds on this phone."""
@@ -167,7 +175,7 @@ class Choices:
 
     def learn(self, preferences: Preferences) -> None:
         """Take in the latest settings; an "off" that is not acknowledged yet stays."""
-        self.version = max(self.version, preferences.version)
+        self.version, self.known = max(self.version, preferences.version), True
         if not any(choice.of_location for choice in self._narrowing):
             self.off = not preferences.located
 
@@ -209,8 +217,7 @@ class Choices:
             if self._narrowing and self._narrowing[0] is choice:
                 self._narrowing[0] = msgspec.structs.replace(choice, tries=choice.tries + 1)
             return None
-        waits = reply.status in (408, 425, 429) or problem.code == "idempotency_in_progress"
-        if waits or not 400 <= reply.status < 500:
+        if reply.passes or problem.code == "idempotency_in_progress":
             self._retry.failed(now_ms, chance=chance, asked_ms=reply.asks_to_wait_ms(now_ms))
             return None
         self._drop(choice)
@@ -222,11 +229,11 @@ class Choices:
 
     def kept(self) -> Kept:
         """What is to be kept for the next start."""
-        return Kept(self.off, self.version, list(self._narrowing), list(self._widening))
+        return Kept(self.off, self.known, self.version, list(self._narrowing), list(self._widening))
 
     def restore(self, kept: Kept) -> None:
         """Take up what an earlier process kept."""
-        self.off, self.version = kept.off, kept.version
+        self.off, self.known, self.version = kept.off, kept.known, kept.version
         self._narrowing, self._widening = deque(kept.narrowing), deque(kept.widening)
 
     def _confirm(self, choice: Choice, version: int) -> None:
@@ -235,7 +242,7 @@ class Choices:
         # An "off" said while the "on" was on its way is still the last word.
         turns_on = choice.kind == "on" or (choice.widens and choice.of_location)
         if turns_on and not any(one.of_location for one in self._narrowing):
-            self.off = False
+            self.off, self.known = False, True
         # Where nobody but this phone spoke in between, what was seen is still the latest.
         if self.version == version - 1:
             self.version = version

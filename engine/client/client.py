@@ -26,6 +26,7 @@ import msgspec
 from engine.client import kept
 from engine.client.change import Change
 from engine.client.choices import ME, Choice, Choices, Outcome, Preferences
+from engine.client.errors import NotSaid, Stopped, Unreachable
 from engine.client.outbox import Answered, Outbox, encode
 from engine.client.reply import Problem, Reply
 from engine.client.watch import Watch
@@ -43,23 +44,6 @@ CLAIMS_MAX: Final = 1_000
 """Most claims remembered, so that none is told twice."""
 WATCHES_MAX: Final = 100_000
 """Most residents whose next fix is remembered; of one that was let go every fix is due."""
-
-
-class Stopped(Exception):
-    """The service refuses the key, or there is none at the address; the text says which."""
-
-
-class NotSaid(Exception):
-    """What the resident said was refused.
-
-    Attributes:
-        problem: `stale_version` where the settings were changed elsewhere: `difference` is what
-            was said since. Show the latest ones (`preferences`) and ask again.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(f"{problem.code}: {problem.detail}")
-        self.problem = problem
 
 
 def now_ms() -> int:
@@ -136,12 +120,12 @@ class Client:
             await self._session.close()
 
     def fix(self, ping: Ping) -> bool:
-        """Queue a position; False where the resident turned it off, and nothing is kept of it.
+        """Queue a position; False where it may not be used (`on`), and nothing is kept of it.
 
         One without an `id` is given one; each asks when the next would matter. Of a sender, the
-        ping says whose it is.
+        ping says whose it is, and the service alone knows whether it may be used.
         """
-        if self.choices.off:
+        if not self._lets(ping.resident):
             return False
         ping = msgspec.structs.replace(ping, id=ping.id or _new_id(), next_fix=True)
         self.outbox.add(ping, now_ms())
@@ -155,11 +139,20 @@ class Client:
         Between two questions the phone may sleep, wake by a distance filter, or use a coarse
         position. Of a sender, `resident` says whose.
         """
-        if self.choices.off:
+        if not self._lets(resident):
             return False
         watch = self._watches.get(resident)
         now = now_ms() if at_ms is None else at_ms
         return watch is None or watch.due(now, lon, lat)
+
+    @property
+    def on(self) -> bool | None:
+        """Whether the resident's positions may be used, as far as this phone knows.
+
+        By the settings that it read last, also before it was started anew (`file`), and by what
+        was said on it since. None: it does not know yet, and takes no position.
+        """
+        return self.choices.on
 
     async def opt_out(self, *brands: str) -> int:
         """Turn offers off, for all brands or for those named: here at once, however long it takes.
@@ -219,7 +212,7 @@ class Client:
     async def preferences(self) -> Preferences:
         """Read the latest settings, for showing them; `opt_in` rests on the ones read last.
 
-        Raises: as `latest`.
+        Raises: as `latest`. Without a network nothing has changed: `on` says what is known.
         """
         latest = await self.latest()
         self.choices.learn(latest)
@@ -231,17 +224,18 @@ class Client:
 
         Raises:
             NotSaid: the service refused.
-            aiohttp.ClientError: it can't be reached, or what came is no answer of it.
+            Unreachable: it can't be asked now.
         """
         reply = await self._send("GET", f"{ME}/preferences", {}, None)
         if not reply.done:
-            if not reply.status:
-                raise aiohttp.ClientConnectionError("the service can't be reached")
-            raise NotSaid(reply.problem())
+            problem = reply.problem()
+            if reply.passes or not problem.code:
+                raise Unreachable(problem.detail)
+            raise NotSaid(problem)
         try:
             return msgspec.json.decode(reply.body, type=Preferences)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise aiohttp.ClientPayloadError("the answer is none of the service") from None
+            raise Unreachable("the answer is none of the service") from None
 
     def hear(self, latest: Preferences) -> None:
         """Act on what was said elsewhere: an "off" holds here, an "on" only once it is shown."""
@@ -278,6 +272,10 @@ class Client:
         self.choices.resume()
         self._idle.clear()
         self._wake.set()
+
+    def _lets(self, resident: str) -> bool:
+        """Whether a fix may be taken; of a sender, `resident` says whose."""
+        return bool(self.choices.on) or (bool(resident) and not self.choices.off)
 
     def _narrow(self, choice: Choice) -> Awaitable[int]:
         """Let a "no" hold here, before anything is awaited; what is awaited is its answer."""

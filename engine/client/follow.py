@@ -8,7 +8,8 @@ from http import HTTPStatus
 import aiohttp
 
 from engine.client.choices import CEILING_MS, ME, Preferences
-from engine.client.client import Client, NotSaid, Stopped, now_ms
+from engine.client.client import Client, now_ms
+from engine.client.errors import NotSaid, Stopped
 from engine.client.heard import Heard
 from engine.client.reply import Problem, Reply
 from engine.client.retry import Retry

@@ -161,7 +161,7 @@ class Outbox:
             return self._take_in(sent, decisions, now_ms, chance=chance, asked_ms=asked_ms)
         if reply.status in REFUSED_FOR_GOOD:
             self.stopped = reply.problem()
-        elif 400 <= reply.status < 500 and reply.status not in (408, 425, 429):
+        elif not reply.passes:
             sent = self._split(sent)
         else:
             self._retry.failed(now_ms, chance=chance, asked_ms=asked_ms)

@@ -40,6 +40,11 @@ class Reply(msgspec.Struct, frozen=True):
         """Whether it is a success."""
         return 200 <= self.status < 300
 
+    @property
+    def passes(self) -> bool:
+        """Whether a refusal may be another answer later: it is none of the request itself."""
+        return self.status in (408, 425, 429) or not 400 <= self.status < 500
+
     def problem(self) -> Problem:
         """The error that it is; without a code where it is not one of Passby's."""
         try:
