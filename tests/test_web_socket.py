@@ -129,10 +129,69 @@ async def test_messages_have_a_longest_and_a_most(tmp_path: Path) -> None:
     async with town(tmp_path, body_bytes_max=2_000, pings_max=3) as here:
         async with connected(here) as socket:
             await socket.send([here.ping("n", pad="x" * 3_000)])
-            assert (await socket.closed())[0] == 1009
+            assert await socket.closed() == (1009, "the message is too long; see the limits")
         async with connected(here) as socket:
             await socket.send([{}] * 4)
             assert await socket.closed() == (1009, "too many pings in one message")
+
+
+UNREAD = b"x" * (8 << 20)
+"""More than the buffers of both ends hold."""
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (
+            struct.pack("!BBQ", 0x81, 0xFF, 1 << 40),
+            (1009, "the message is too long; see the limits"),
+        ),
+        (b"\xff\xff\xff\xff", (1002, "this is no WebSocket frame (RFC 6455)")),
+    ],
+)
+async def test_who_goes_on_sending_gets_the_reason(
+    tmp_path: Path, sent: bytes, told: tuple[int, str]
+) -> None:
+    """By a bare socket: what came before, then the reason, and no reset that takes it along."""
+    async with town(tmp_path) as here, bare(here) as (reader, writer):
+        ping = msgspec.json.encode(here.ping("n"))
+        writer.write(struct.pack("!BBH4x", 0x81, 0xFE, len(ping)) + ping + sent + UNREAD)
+        async with asyncio.timeout(10):
+            await writer.drain()
+            answer = await reader.readuntil(told[1].encode())
+
+        (text, decision), (close, last) = short_frames(answer)
+        assert (text, msgspec.json.decode(decision)["status"]) == (0x81, "no_consent")
+        assert (close, *struct.unpack("!H", last[:2]), last[2:].decode()) == (0x88, *told)
+
+
+def short_frames(data: bytes) -> list[tuple[int, bytes]]:
+    """The first byte and the payload of frames that have less than 64 KiB."""
+    frames = []
+    while data:
+        head, length, at = data[0], data[1], 2
+        if length == 126:
+            (length,), at = struct.unpack("!H", data[2:4]), 4
+        frames.append((head, data[at : at + length]))
+        data = data[at + length :]
+    return frames
+
+
+@contextlib.asynccontextmanager
+async def bare(here: Town) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A WebSocket as the bytes that it is; a mask of zeros changes nothing."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", here.port)
+    head = (
+        f"GET {PATH} HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+        f"Authorization: Bearer {OPERATOR}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 async def test_a_resident_key_sends_its_own(tmp_path: Path) -> None:

@@ -26,8 +26,29 @@ BEARER: Final = "bearer."
 ALONE: Final = -1
 _TEXT_WHOLE: Final = 0x81
 """FIN and the opcode of text."""
+_CLOSE_WHOLE: Final = 0x88
+"""Likewise of a close, whose reason has at most 123 bytes."""
 
-_Socket = web.WebSocketResponse[Literal[False]]
+
+class _Socket(web.WebSocketResponse[Literal[False]]):
+    """One that is not closed by what it can't read: aiohttp would do so at once, without a word,
+    before what came earlier is answered, and by a reset where more is on its way.
+
+    Attributes:
+        broken: the code of what could not be read, or None.
+    """
+
+    broken: int | None = None
+
+    async def close(
+        self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True
+    ) -> bool:
+        """Close, or leave it to whoever reads, where the protocol was broken."""
+        if code in PROTOCOL_CLOSES and not message:
+            self.broken = code
+            return False
+        return await super().close(code=code, message=message, drain=drain)
+
 
 CLOSES: Final[dict[str, tuple[int, str]]] = {
     "stopping": (WSCloseCode.GOING_AWAY, "this server stops; connect again"),
@@ -39,6 +60,11 @@ CLOSES: Final[dict[str, tuple[int, str]]] = {
 }
 """Why we close, besides what the protocol itself knows: code and reason."""
 
+PROTOCOL_CLOSES: Final[dict[int, str]] = {
+    WSCloseCode.PROTOCOL_ERROR: "this is no WebSocket frame (RFC 6455)",
+    WSCloseCode.MESSAGE_TOO_BIG: "the message is too long; see the limits",
+}
+"""What the protocol itself knows, likewise."""
 
 ABOUT: Final = (
     "A WebSocket (RFC 6455, version 13). Send a message of text, or of bytes: JSON in UTF-8, "
@@ -52,8 +78,10 @@ ABOUT: Final = (
     "Whoever is silent is pinged, and must answer. Send no more than you read: a client that does "
     "not read its answers is held up, and then cut off. The server closes with a code and a "
     "reason:\n\n"
-    + "\n".join(f"- {int(code)}: {reason}" for code, reason in sorted(set(CLOSES.values())))
-    + "\n- 1009: the message is too long\n- 1002: it is no WebSocket frame"
+    + "\n".join(
+        f"- {int(code)}: {reason}"
+        for code, reason in sorted({*CLOSES.values(), *PROTOCOL_CLOSES.items()})
+    )
 )
 """Of this route, for the description."""
 
@@ -83,7 +111,7 @@ async def stream_messages(ctx: Context, key: KeyRow, exchange: Exchange) -> web.
         raise Refused(
             "upgrade_required", f"Offer the subprotocol `{PROTOCOL}` beside any other, or none."
         )
-    socket: _Socket = web.WebSocketResponse(
+    socket = _Socket(
         timeout=LINGER_SECONDS,
         heartbeat=float(ctx.config.heartbeat_seconds),
         autoclose=False,
@@ -149,6 +177,9 @@ class _Conversation:
             except ConnectionError:
                 return
             except _Closed as closed:
+                if self._socket.broken is not None:
+                    await self._say_last(self._socket.broken)
+                    return
                 code, reason = CLOSES[str(closed)]
             except Exception as error:  # whatever it is, the client is told and we get a trace
                 log_fault("GET /v1/pings/stream", error)
@@ -175,6 +206,8 @@ class _Conversation:
     def _add(self, message: Any, part: "_Part") -> bool:
         """Read one message; False: there are no more."""
         if message.type is not WSMsgType.TEXT and message.type is not WSMsgType.BINARY:
+            if self._socket.broken is not None:
+                raise _Closed("broken")
             return False
         if not self._exchange.streams.in_force(self._key):
             raise _Closed("unauthenticated")
@@ -198,6 +231,22 @@ class _Conversation:
             part.shape.append(ALONE)
         part.size += len(data)
         return True
+
+    async def _say_last(self, code: int) -> None:
+        """Close where nothing can be read any more.
+
+        What still comes is taken in unread for a while, or until the client closes: a connection
+        that is closed over it would be reset, and take the reason along.
+        """
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
+            return
+        said = pack("!H", code) + PROTOCOL_CLOSES[code].encode()
+        gone = asyncio.get_running_loop().create_future()
+        self._connection.lost = gone.cancel
+        transport.write(pack("!BB", _CLOSE_WHOLE, len(said)) + said)
+        await asyncio.wait([gone], timeout=LINGER_SECONDS)
+        transport.close()
 
     async def open(self) -> None:
         """Nothing has to be said before the first decision."""
