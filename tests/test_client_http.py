@@ -107,11 +107,11 @@ async def gateway(data: Path, **settings: Any) -> AsyncIterator[Gateway]:
             await runner.cleanup()
 
 
-def client(between: Gateway, key: str, *, known: bool = True, **more: Any) -> Client:
+def client(between: Gateway, key: str, **more: Any) -> Client:
     """One that tries again at once, and, unless it is new, read the settings some time ago."""
     hasty: dict[str, Any] = {"base_ms": 5, "ceiling_ms": 20}
     choices = Choices(retry=Retry(**hasty))
-    choices.known = known
+    choices.known = more.pop("known", True)
     limits = more.pop("limits", {})
     return Client(
         between.url,
