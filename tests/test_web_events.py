@@ -273,12 +273,17 @@ async def test_silence_is_broken_by_comments(tmp_path: Path) -> None:
             assert set(mine.comments) == {"still here"}
 
 
-@pytest.mark.parametrize("bad", ["x", "-1", "1.5", "9" * 30])
-async def test_an_id_that_is_none_is_refused(tmp_path: Path, bad: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/events", MINE, "/v1/residents/me/preferences/stream"])
+@pytest.mark.parametrize("bad", ["x", "-1", "1.5", "\u0663", str(2**62 + 1), "9" * 6_000])
+async def test_an_id_that_is_none_is_refused(tmp_path: Path, path: str, bad: str) -> None:
+    """By the name under which it was sent: as a header, or in the query."""
     async with town(tmp_path) as here:
-        reply = await here.call("GET", "/v1/events", Last_Event_ID=bad)
-
-        assert (reply.status, reply.code) == (422, "invalid_parameter")
+        key = OPERATOR if path == "/v1/events" else await here.resident()
+        by_header = await here.call("GET", path, key=key, Last_Event_ID=bad)
+        by_query = await here.call("GET", f"{path}?last_event_id={bad}", key=key)
+        assert (by_header.status, by_header.code) == (422, "invalid_parameter")
+        assert [e["path"] for e in by_header.body["errors"]] == ["Last-Event-ID"]
+        assert [e["path"] for e in by_query.body["errors"]] == ["last_event_id"]
 
 
 async def test_a_deleted_key_ends_its_streams(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from engine.store.window import EventRow
 from engine.web.auth import resident_of
 from engine.web.context import Context
 from engine.web.fields import ResidentId
-from engine.web.problem import Refused
+from engine.web.problem import FieldError, Refused
 from engine.web.streams import Exchange
 
 EVENT_STREAM: Final = "text/event-stream"
@@ -34,12 +34,13 @@ WITHHELD_MAX: Final = 1_000
 STALE_S: Final = 0.1
 """Between two tries to hand over what nobody could decide on."""
 
+EVENT_ID_MAX: Final = 1 << 62
+
 EventId = Annotated[
-    int,
+    str,
     Meta(
-        ge=0,
-        le=1 << 62,
         description="`id` of the last event that was read; also as the query's `last_event_id`.",
+        extra_json_schema={"pattern": "^[0-9]{1,18}$"},
     ),
 ]
 View = Callable[[EventRow], bytes | None]
@@ -65,10 +66,11 @@ async def stream_events(
     ctx: Context, key: KeyRow, exchange: Exchange, *, last_event_id: EventId | None = None
 ) -> web.StreamResponse:
     """Follow what happens, as Server-Sent Events: transitions, offers, recalls, redemptions."""
+    after = _number(exchange, last_event_id)
     if key.role == "operator":
-        return await _follow(ctx, key, exchange, Wanted(), ctx.views.of_operator, last_event_id)
+        return await _follow(ctx, key, exchange, Wanted(), ctx.views.of_operator, after)
     wanted = Wanted(brands=frozenset(key.brands))
-    return await _follow(ctx, key, exchange, wanted, ctx.views.of_merchant, last_event_id)
+    return await _follow(ctx, key, exchange, wanted, ctx.views.of_merchant, after)
 
 
 async def stream_offers(
@@ -80,7 +82,7 @@ async def stream_offers(
     last_event_id: EventId | None = None,
 ) -> web.StreamResponse:
     """Follow a resident's offers and their recalls, as Server-Sent Events."""
-    whom = resident_of(key, resident)
+    whom, after = resident_of(key, resident), _number(exchange, last_event_id)
     if ctx.engine.preferences.version(whom) is None:
         raise Refused("unknown_resident")
     withheld: set[str] = set()
@@ -90,7 +92,7 @@ async def stream_offers(
             withheld.clear()
         return ctx.views.of_resident(event, withheld)
 
-    return await _follow(ctx, key, exchange, Wanted(resident=whom), view, last_event_id)
+    return await _follow(ctx, key, exchange, Wanted(resident=whom), view, after)
 
 
 async def stream_preferences(
@@ -102,9 +104,10 @@ async def stream_preferences(
     last_event_id: EventId | None = None,
 ) -> web.StreamResponse:
     """Follow the versions of a resident's preferences on all devices, as Server-Sent Events."""
-    whom = resident_of(key, resident)
-    # What is said from here on comes as an event, whatever the row read next shows of it.
-    after = ctx.tail.number if last_event_id is None else last_event_id
+    whom, after = resident_of(key, resident), _number(exchange, last_event_id)
+    if after is None:
+        # What is said from here on comes as an event, whatever the row read next shows of it.
+        after = ctx.tail.number
     rows = await ctx.store.read_residents([whom])
     if not rows:
         raise Refused("unknown_resident")
@@ -122,6 +125,22 @@ async def stream_preferences(
 
     first = b"event: preferences\ndata: %s\n\n" % told
     return await _follow(ctx, key, exchange, Wanted(resident=whom), view, after, first)
+
+
+def _number(exchange: Exchange, text: str | None) -> int | None:
+    """The number of the event that was read last, wherever it was sent.
+
+    Raises:
+        Refused: it is none.
+    """
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= EVENT_ID_MAX:
+        return int(text)
+    header = "Last-Event-ID"
+    place = header if exchange.request.headers.get(header) else "last_event_id"
+    wrong = FieldError(place, "invalid_event_id", "Must be the `id` of an event, as it was read.")
+    raise Refused("invalid_parameter", errors=(wrong,))
 
 
 async def _follow(
