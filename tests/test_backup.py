@@ -114,14 +114,17 @@ async def test_no_withdrawn_grant_comes_back(
 ) -> None:
     """Half of a town withdraws after the backup; after the restore nobody gets anything.
 
-    Then one opts in anew and gets an offer, alone; and at last the operator confirms the others.
+    Then one opts in anew and gets an offer, alone; another one kept the receipts of their "no"; and
+    at last the operator confirms all, but who brought that back.
     """
     file = tmp_path / "town.backup"
     async with open_town(database_url, tmp_path) as here:
         codes = await live(here)
         header = await back_up(database_url, file, now_ms=NOW_MS)
-        for resident in RESIDENTS[::2]:
-            await here.must("POST", f"/v1/residents/{resident}/stop")
+        stopped = {
+            resident: await here.must("POST", f"/v1/residents/{resident}/stop")
+            for resident in RESIDENTS[::2]
+        }
         await here.must("POST", "/v1/redemptions", {"code": codes["r-1"]})
 
     done = await restore(other_url, file, force=False, now_ms=NOW_MS, say=lambda _: None)
@@ -144,6 +147,14 @@ async def test_no_withdrawn_grant_comes_back(
         answers = await pings(here)
         assert decided(answers) == {"r-0"}
 
+        receipts = {"receipts": stopped["r-4"]["receipts"]}
+        brought = await here.must("POST", "/v1/residents/r-4/receipts", receipts)
+        assert {(one["effect"], one["purpose"]) for one in brought["changes"]} == {
+            ("withdraw", "offers")
+        }
+        held_now = await here.must("GET", "/v1/residents/r-4/preferences")
+        assert (held_now["standing"], held_now["suspended"]) == ([], [])
+
         reconfirm = ("reconfirm", "--because", "Asked by letter.", "--database-url", other_url)
         assert (await passby(*reconfirm))[0] == 1
         unknown = await passby(*reconfirm, "r-1", "nobody")
@@ -154,9 +165,9 @@ async def test_no_withdrawn_grant_comes_back(
             "r-0",
             "r-1",
         }
-        assert (await passby(*reconfirm, "--all"))[:2] == (0, "confirmed 10\n")
+        assert (await passby(*reconfirm, "--all"))[:2] == (0, "confirmed 9\n")
         answers = await pings(here)
-        assert decided(answers) == set(RESIDENTS)
+        assert decided(answers) == set(RESIDENTS) - {"r-4"}
 
 
 async def test_everything_comes_back_as_it_was(

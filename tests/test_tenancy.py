@@ -71,6 +71,7 @@ OF_OTHERS: Final[dict[str, dict[str, str]]] = {
     "DELETE /v1/residents/{resident}": RESIDENT,
     "GET /v1/residents/{resident}/offers": RESIDENT,
     "POST /v1/residents/{resident}/stop": RESIDENT,
+    "POST /v1/residents/{resident}/receipts": RESIDENT,
     "GET /v1/residents/{resident}/renewals": RESIDENT,
     "GET /v1/residents/{resident}/floor": RESIDENT,
     "GET /v1/residents/{resident}/zones": RESIDENT,
@@ -264,6 +265,9 @@ class Party:
         }
         if route.events:
             await self.claim()
+        if route.name == "POST /v1/residents/{resident}/receipts":
+            history = await self.here.must("GET", f"/v1/residents/{self.name}/history")
+            return {"receipts": history["items"][:1]}
         if route.name in ("POST /v1/pairings", "POST /v1/residents/{resident}/merge"):
             return {"code": await self.pairing(route.name == "POST /v1/pairings")}
         if route.name == "POST /v1/redemptions":

@@ -73,6 +73,7 @@ SHOWN: Final = (
     (
         '"items":[{"id":"',
         '"schema_version":"ISO/IEC TS 27560:2023"',
+        '"changes":[],"receipts":[]',
         '"offer":"aino-bun"',
         "event: preferences",
     ),

@@ -47,6 +47,7 @@ ALLOWED = {
     "DELETE /v1/residents/{resident}": "operator resident",
     "GET /v1/residents/{resident}/offers": "operator resident",
     "POST /v1/residents/{resident}/stop": "operator resident",
+    "POST /v1/residents/{resident}/receipts": "operator resident",
     "GET /v1/residents/{resident}/renewals": "operator resident",
     "GET /v1/residents/{resident}/floor": "operator resident",
     "PUT /v1/residents/{resident}/age": "operator",

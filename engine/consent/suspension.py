@@ -3,7 +3,8 @@
 What a resident took back after the backup was made is not in it, so the grant that it holds may be
 one that they withdrew, and an acknowledged "no" is final. Hence a record in every resident's chain
 that suspends all grants before it. A grant that the resident gives after it counts at once; those
-before it count again only after a record that confirms them. Denies hold throughout.
+before it count again only after a record that confirms them. Denies hold throughout. What was said
+after the backup comes back by receipts, as far as it was "no": see `replayed`.
 """
 
 from typing import Final

@@ -312,6 +312,10 @@ EXAMPLES: Final[dict[str, tuple[Any, Any]]] = {
     ),
     "GET /v1/residents/{resident}/offers": (None, _page(_CLAIM)),
     "POST /v1/residents/{resident}/stop": (None, _said("withdraw", 2, scope={"all": True})),
+    "POST /v1/residents/{resident}/receipts": (
+        {"receipts": _said("deny", 3, scope={"brand": "bar"})["receipts"]},
+        _said("deny", 100_003, scope={"brand": "bar"}),
+    ),
     "GET /v1/keys": (None, _page(_KEY)),
     "POST /v1/keys": (
         {"role": "merchant", "name": "Aino's till", "brands": ["cafe"]},

@@ -169,7 +169,7 @@ async def patch_preferences(
     widens = [change.effect == "grant" for change in body.changes]
     notice = await _notice(ctx, body.notice, needed=any(widens))
     said = _said(key, body, notice, _version(if_match, strict=all(widens)))
-    return await _say(ctx, key, resident, tuple(map(requested, body.changes)), said, by)
+    return await say(ctx, key, resident, tuple(map(requested, body.changes)), said, by)
 
 
 async def _zones(ctx: Context, key: KeyRow, resident: str) -> set[str]:
@@ -200,15 +200,15 @@ async def put_marketing(
     notice = await _notice(ctx, body.notice, needed=body.opted_in)
     seen = _version(if_match, strict=True) if body.opted_in else None
     said = _said(key, body, notice, seen)
-    return await _say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said, by)
+    return await say(ctx, key, resident, sync.marketing(body.opted_in, body.brands), said, by)
 
 
 async def post_stop(
     ctx: Context, key: KeyRow, by: Author | None, *, resident: ResidentId
 ) -> Answer[Acknowledged]:
     """Turn everything off, in one call."""
-    said = sync.Said(actor=actor_of(key), now_ms=0, seed=_seed())
-    return await _say(ctx, key, resident, sync.stop(), said, by)
+    said = sync.Said(actor=actor_of(key), now_ms=0, seed=seed())
+    return await say(ctx, key, resident, sync.stop(), said, by)
 
 
 def actor_of(key: KeyRow) -> str:
@@ -216,7 +216,7 @@ def actor_of(key: KeyRow) -> str:
     return "self" if key.role == "resident" else "agent"
 
 
-def _seed() -> bytes:
+def seed() -> bytes:
     """From which the salts of a call's records are drawn."""
     return secrets.token_bytes(SEED_BYTES)
 
@@ -249,7 +249,7 @@ def _said(
         device=body.device,
         notice=notice,
         client_ms=body.client_ms,
-        seed=_seed(),
+        seed=seed(),
     )
 
 
@@ -273,7 +273,7 @@ def _version(if_match: str | None, *, strict: bool) -> int | None:
     raise Refused("invalid_parameter", errors=(FieldError("If-Match", "invalid_etag", told),))
 
 
-async def _say(
+async def say(
     ctx: Context,
     key: KeyRow,
     resident: str,

@@ -140,6 +140,9 @@ CODES: Final[dict[str, Kind]] = {
     "upgrade_required": Kind(
         426, "A WebSocket", "Ask for an upgrade to a WebSocket, version 13 (RFC 6455)."
     ),
+    "invalid_receipts": Kind(
+        422, "Invalid receipts", "A receipt can't be taken as it is; nothing was said."
+    ),
     "precondition_required": Kind(
         428,
         "If-Match needed",
