@@ -85,6 +85,7 @@ class Tracker:
         self, resident: Resident, newest: KeptFix | None, fix: Fix, row: Row
     ) -> tuple[Stays, tuple[Transition, ...], tuple[Fence, ...]]:
         """Match a fix that follows on the newest one and step the stays."""
+        fences = self._fences
         met: tuple[Fence, ...] = ()
         over_ms = _over_ms(resident, newest, fix)
         if (
@@ -93,12 +94,12 @@ class Tracker:
             or _is_restored(resident, newest)
             or (resident.zones is not None and _is_private_way(resident, newest.fix, fix))
         ):
-            covering = self._fences.covering(fix.lon, fix.lat)
+            covering = fences.covering(fix.lon, fix.lat)
             before = None
         else:
             before = newest.fix
             # What covered the fix before is left, not passed.
-            covering, met = self._fences.along(
+            covering, met = fences.along(
                 before.lon, before.lat, fix.lon, fix.lat, left=newest.covering
             )
         if not row.matches_all:
@@ -110,9 +111,13 @@ class Tracker:
             covering,
             met,
             over_ms=over_ms,
-            current=self._fences.get,
-            dwells_s=self._book.dwells_s,
+            current=_unchanged if resident.edition is fences.edition else fences.current,
+            dwells=self._book.dwells,
         )
+        resident.edition = fences.edition
+        if newest is not None and covering == newest.covering:
+            # One tuple for all fixes in the same fences: less to hold, and to let go of later.
+            covering = newest.covering
         return stays, told, covering
 
     def tell(
@@ -160,8 +165,8 @@ class Tracker:
                 kept.covering,
                 (),
                 over_ms=_over_ms(resident, earlier, kept.fix),
-                current=self._fences.get,
-                dwells_s=self._book.dwells_s,
+                current=self._fences.current,
+                dwells=self._book.dwells,
             )
             earlier = resident.kept[at] = msgspec.structs.replace(kept, stays=stays)
         newest = resident.kept.pop()
@@ -312,6 +317,11 @@ def _over_ms(resident: Resident, earlier: KeptFix | None, fix: Fix) -> int | Non
         return None
     slack_ms = TOUCH_HARD_MS if _is_restored(resident, earlier) else 0
     return assumed_exit_ms(earlier.fix.at_ms, fix.at_ms, slack_ms=slack_ms)
+
+
+def _unchanged(fence: Fence) -> Fence:
+    """A fence as it is now, when no fence has changed."""
+    return fence
 
 
 def _fix(ping: Ping) -> Fix:

@@ -65,6 +65,7 @@ class Resident:
         "claims_count",
         "doubtful",
         "durable_seen_ms",
+        "edition",
         "free",
         "heard_ms",
         "hidden",
@@ -84,6 +85,8 @@ class Resident:
         self.base_is_restored = False
         """The base is what the store knew: no position, and only about when they were heard of."""
         self.durable_seen_ms = 0
+        self.edition: object = None
+        """Of the index: the stays are in fences as they were in it."""
         self.heard_ms = 0
         """When the last ping came in, by our clock."""
         self.free: object = None

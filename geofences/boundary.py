@@ -9,14 +9,14 @@ Both take the sign from the polygon in lon/lat, so that depth and cover never di
 import heapq
 import itertools
 import math
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import shapely
-from shapely import lib
 
+from geofences.fan import Fan, fan_of
 from geofences.fence import UNSETTLED, Shell
 from geofences.globe import (
     CURVATURE_RADIUS_MAX_M,
@@ -27,79 +27,21 @@ from geofences.globe import (
     metres_per_degree,
     short_way,
 )
+from geofences.plane import Polygonal, covers_lon_lat, has_spellings, meets_lon_lat, point_of
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Polygonal: TypeAlias = shapely.Polygon | shapely.MultiPolygon
 
 HALF_WORLD_M = 20_003_931.0
 """The depth of anything in a fence without a boundary, the whole world: half a meridian."""
 
-_NAN_ALLOWED = 0
-"""What `lib` is told about coordinates that are no numbers: to look for them would cost time."""
 _PACK = 48
+_SHORT_DEG = 180.0
 _FLAT_ERROR_MAX = 0.004
 _ROUNDING_M = 1e-6
 _INRADIUS_ERROR = 0.03
 _PROBE_WORK = 300
 _WORK_MAX = 500_000
 """In edges looked at, of which the fixed cost of a probe is worth some: 0.2 s, rarely 1 s."""
-
-
-def covers_lon_lat(geometry: Polygonal, lon: float, lat: float) -> bool:
-    """Whether the cut geometry covers the position, in either spelling of the seam or a pole.
-
-    The boundary counts: intersects is covers for a point, in the OGC sense.
-    """
-    if shapely.intersects_xy(geometry, lon, lat):
-        return True
-    if lon in (180.0, -180.0) and shapely.intersects_xy(geometry, -lon, lat):
-        return True
-    if lat == 90.0:
-        return bool(geometry.bounds[3] == 90.0)
-    return bool(lat == -90.0 and geometry.bounds[1] == -90.0)
-
-
-def has_spellings(lon: float, lat: float) -> bool:
-    """Whether the same place can be written otherwise: on the seam, or at a pole."""
-    return abs(lon) == 180.0 or abs(lat) == 90.0
-
-
-def meets_lon_lat(geometry: Polygonal, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
-    """Whether the straight short-way segment has a position in common with the cut geometry."""
-    if any(geometry.intersects(line) for line in short_lines(lon0, lat0, lon1, lat1)):
-        return True
-    # Only the seam and the poles have spellings that a line in the plane does not know of.
-    return any(
-        has_spellings(lon, lat) and covers_lon_lat(geometry, lon, lat)
-        for lon, lat in ((lon0, lat0), (lon1, lat1))
-    )
-
-
-def short_lines(
-    lon0: float, lat0: float, lon1: float, lat1: float
-) -> tuple[shapely.LineString, ...]:
-    """Draw the short way between two positions in the plane: two lines where it crosses the seam.
-
-    A way along the seam itself is drawn on both of its sides.
-    """
-    if abs(lon0) == 180.0 and abs(lon1) == 180.0:
-        return tuple(_line(side, lat0, side, lat1) for side in (180.0, -180.0))
-    if abs(lon1 - lon0) <= 180.0:
-        return (_line(lon0, lat0, lon1, lat1),)
-    side = math.copysign(180.0, lon0)
-    before, after = abs(side - lon0), abs(lon1 + side)
-    lat = lat0 + (lat1 - lat0) * before / (before + after)
-    return _line(lon0, lat0, side, lat), _line(-side, lat, lon1, lat1)
-
-
-def point_of(x: float, y: float) -> shapely.Point:
-    """Make a point, by the call that shapely's own `points` ends in: 2 us, where that takes 4."""
-    return cast("shapely.Point", lib.points(np.array((x, y)), _NAN_ALLOWED))
-
-
-def _line(lon0: float, lat0: float, lon1: float, lat1: float) -> shapely.LineString:
-    line = lib.linestrings(np.array(((lon0, lat0), (lon1, lat1))), _NAN_ALLOWED)
-    return cast("shapely.LineString", line)
 
 
 class Plan(msgspec.Struct, frozen=True, eq=False):
@@ -117,9 +59,14 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
     east_m: float
     north_m: float
     shell: Shell
+    fan: Fan | None
 
     def covers(self, lon: float, lat: float) -> bool:
-        """Whether the position lies in the polygon or on its boundary."""
+        """Whether the position lies in the polygon or on its boundary. About 1 us."""
+        if self.fan is not None and not has_spellings(lon, lat):
+            inside = self.fan.covers(lon, lat)
+            if inside is not None:
+                return inside
         return covers_lon_lat(self.geometry, lon, lat)
 
     def depth_m(self, lon: float, lat: float) -> float:
@@ -133,6 +80,13 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
 
     def meets(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether the straight short-way segment has a position in common with the polygon."""
+        if (
+            self.fan is not None
+            and abs(lon1 - lon0) < _SHORT_DEG
+            and not (has_spellings(lon0, lat0) or has_spellings(lon1, lat1))
+            and self.fan.passes_by(lon0, lat0, lon1, lat1)
+        ):
+            return self.covers(lon1, lat1)
         return meets_lon_lat(self.geometry, lon0, lat0, lon1, lat1)
 
 
@@ -294,7 +248,8 @@ def _draw(geometry: Polygonal) -> Plan | None:
     shapely.prepare(drawn)
     shapely.prepare(outline)
     shell = Shell(*ecef(lon, lat), *_flat_shell_m(drawn, outline))
-    return Plan(geometry, drawn, outline, lon, lat, east_m, north_m, shell)
+    fan = fan_of(drawn, (lon, lat), (east_m, north_m))
+    return Plan(geometry, drawn, outline, lon, lat, east_m, north_m, shell, fan)
 
 
 def _flat_shell_m(

@@ -9,16 +9,25 @@ import math
 import struct
 from collections.abc import Iterable
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from geofences.fence import EVERYWHERE, BBox, Fence, Shell
 from geofences.globe import metres_per_degree
 from geofences.tree import BoxTree
 
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Records: TypeAlias = npt.NDArray[Any]
+"""Of `_RECORD`."""
 Candidate: TypeAlias = tuple[float, float, float, float, float, int]
 """A fence's shell (see `fence.Shell`), and its slot."""
 
 _PACKED: Final = struct.Struct("=5di")
+_RECORD: Final = np.dtype([("shell", "=f8", 5), ("slot", "=i4")])
+"""The same, as an array has it."""
 
 _PER_DEGREE: Final = 1_024
 """Rows of cells a degree of latitude; a power of two, so that to scale by it is exact."""
@@ -33,7 +42,7 @@ _LON_MAX: Final = 179.9
 CELLS_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that all cells may hold together."""
 _LARGE_M: Final = 1_000.0
-"""Of a polygon that is larger than this it is worth asking whether it covers all of a cell."""
+"""A fence that is larger than this may cover all of a cell, and its boundary be far away."""
 _CELL_M: Final = 100.0
 """No position of a cell is farther from its middle: a cell is 109 m by 120 m at most."""
 _SERVED_M: Final = 170.0
@@ -50,21 +59,52 @@ _COLUMNS: Final = tuple(_columns(band) for band in range(180))
 
 
 class Cells:
-    """The cells that somebody has been in since the fences around them last changed.
+    """The shells of all fences, and the cells that somebody has been in since those around changed.
 
     Args:
         tree: where the candidates of a cell are found.
         fences: by slot; the index's own list, which it changes in place.
+        room: for so many fences, for a start.
 
     Attributes:
         bytes_held: by all cells together.
     """
 
-    def __init__(self, tree: BoxTree, fences: list[Fence]) -> None:
+    def __init__(self, tree: BoxTree, fences: list[Fence], room: int) -> None:
         self._tree = tree
         self._fences = fences
+        self._records = np.empty(room, dtype=_RECORD)
+        self._astray: set[int] = set()
+        """Slots that may stand elsewhere than the ids of their fences would have them."""
+        self._greatest = ""
+        """The last id of the other slots."""
+        self._large: set[int] = set()
+        """Slots of the fences that are looked at more closely; see `_shell_near`."""
         self._packed: dict[int, bytes] = {}
         self.bytes_held = 0
+
+    def hold(self, slot: int, fence: Fence) -> None:
+        """Take over the fence of a slot; the index is about to put it into its list."""
+        if slot == len(self._records):
+            self._records = np.append(self._records, np.empty(max(64, slot), dtype=_RECORD))
+        self._records[slot] = (fence.ruler.shell, slot)
+        if slot == len(self._fences) and self._greatest < fence.id:
+            self._greatest = fence.id
+        elif slot == len(self._fences) or self._fences[slot].id != fence.id:
+            self._astray.add(slot)
+        if _is_large(fence.ruler.shell):
+            self._large.add(slot)
+        else:
+            self._large.discard(slot)
+
+    def shells(self, slots: Ints) -> Floats:
+        """The shells of the fences in so many slots: float64 (k, 5)."""
+        found: Floats = self._records["shell"][slots]
+        return found
+
+    def of(self, slots: Iterable[int]) -> Iterable[Candidate]:
+        """The candidates in some slots, by fence id."""
+        return _PACKED.iter_unpack(self._records[self._by_id(set(slots))].tobytes())
 
     def around(
         self, lon0: float, lat0: float, lon1: float, lat1: float
@@ -112,19 +152,37 @@ class Cells:
         high, wide = 1 / _PER_DEGREE, 1 / _COLUMNS[row // _PER_DEGREE]
         lon, lat = (column + 0.5) * wide - 180.0, (row + 0.5) * high - 90.0
         east, north = (0.5 + _MARGIN) * wide, (0.5 + _MARGIN) * high
-        slots = self._tree.meeting(lon - east, lat - north, lon + east, lat + north)
-        found = sorted((self._fences[slot].id, slot) for slot in set(slots))
-        packed = b"".join(
-            _PACKED.pack(*shell, slot)
-            for _, slot in found
-            if (shell := _shell_near(self._fences[slot], lon, lat)) is not None
-        )
-        self._packed[key] = packed
+        slots = set(self._tree.meeting(lon - east, lat - north, lon + east, lat + north))
+        records = self._records[self._by_id(slots)]
+        if not self._large.isdisjoint(slots):
+            records = self._nearby(records, lon, lat)
+        packed = self._packed[key] = records.tobytes()
         self.bytes_held += len(packed)
         if self.bytes_held > CELLS_BYTES_MAX:
             for old in list(islice(self._packed, 1 + len(self._packed) // 8)):
                 self.bytes_held -= len(self._packed.pop(old))
         return packed
+
+    def _by_id(self, slots: set[int]) -> list[int]:
+        """Slots in the order of their fences' ids."""
+        if self._astray.isdisjoint(slots):
+            return sorted(slots)
+        fences = self._fences
+        return sorted(slots, key=lambda slot: fences[slot].id)
+
+    def _nearby(self, records: Records, lon: float, lat: float) -> Records:
+        """Records of fences as they are seen in the cell around a position."""
+        seen = [
+            (shell, slot)
+            for slot in records["slot"].tolist()
+            if (shell := _shell_near(self._fences[slot], lon, lat)) is not None
+        ]
+        return np.array(seen, dtype=_RECORD)
+
+
+def _is_large(shell: Shell) -> bool:
+    """Whether it is worth asking of a fence whether it covers all of a cell."""
+    return shell.far_m > _LARGE_M and shell.far_m - shell.near_m >= 1.0
 
 
 def _shell_near(fence: Fence, lon: float, lat: float) -> Shell | None:
@@ -133,7 +191,7 @@ def _shell_near(fence: Fence, lon: float, lat: float) -> Shell | None:
     A country's boundary is far from most cells, which are then settled here once and for all.
     """
     shell = fence.ruler.shell
-    if shell.far_m <= _LARGE_M or shell.far_m - shell.near_m < 1.0:
+    if not _is_large(shell):
         return shell
     depth_m = fence.ruler.depth_m(lon, lat)
     # By what `depth_m` may err, with room to spare.

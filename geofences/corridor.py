@@ -22,7 +22,6 @@ import numpy.typing as npt
 import orjson
 import shapely
 
-from geofences.boundary import Polygonal
 from geofences.fence import Corridor, Line
 from geofences.globe import (
     ECCENTRICITY_2,
@@ -31,6 +30,7 @@ from geofences.globe import (
     ecef_many,
     short_way,
 )
+from geofences.plane import Polygonal
 from geofences.refusal import Problems, told
 from geofences.rings import VERTICES_MAX, read_polygons, read_position
 

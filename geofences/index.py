@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from geofences.boundary import has_spellings, point_of, short_lines
 from geofences.cells import Candidate, Cells
 from geofences.fence import Area, BBox, Fence
 from geofences.globe import Space, ecef, ecef_many, metres_per_degree
@@ -36,6 +35,9 @@ class FenceIndex:
 
     Answers are tuples sorted by fence id, so that equal input gives equal output. Positions that
     are not finite or out of range are covered by nothing.
+
+    Attributes:
+        edition: another object whenever a fence has come, gone or changed.
     """
 
     def __init__(self) -> None:
@@ -71,6 +73,7 @@ class FenceIndex:
         for box in fence.boxes:
             self._tree.insert(slot, box)
         self._cells.forget(fence.boxes)
+        self.edition = object()
 
     def replace(self, fence: Fence) -> None:
         """Put a fence in the place of the one with its id, or add it where there is none."""
@@ -89,6 +92,7 @@ class FenceIndex:
         # What is held in a free slot is never looked at; it goes when the slot is used again.
         self._free.append(slot)
         self._wide -= len(fence.boxes) > 1
+        self.edition = object()
         return True
 
     def put_many(self, fences: Iterable[Fence]) -> None:
@@ -128,6 +132,10 @@ class FenceIndex:
         """The fence of this id, if it is there."""
         slot = self._slots.get(fence_id)
         return None if slot is None else self._fences[slot]
+
+    def current(self, fence: Fence) -> Fence | None:
+        """A fence that once was here as it is now, None if it was deleted."""
+        return self.get(fence.id)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -189,10 +197,11 @@ class FenceIndex:
         """
         if not (-180.0 <= lon <= 180.0 and -90.0 <= lat <= 90.0):
             return ()
-        candidates = self._cells.around(lon, lat, lon, lat) or self._shells(
-            self._tree.meeting(lon, lat, lon, lat)
-        )
-        return self._sift(candidates, *ecef(lon, lat), lon, lat, 0.0)[0]
+        candidates = self._cells.around(lon, lat, lon, lat)
+        if candidates is None:
+            candidates = self._cells.of(self._tree.meeting(lon, lat, lon, lat))
+        here = ecef(lon, lat)
+        return self._sift(candidates, here, here, 0.0, lon, lat)[0]
 
     def along(
         self,
@@ -217,15 +226,15 @@ class FenceIndex:
             return (), ()
         if not (-180.0 <= lon0 <= 180.0 and -90.0 <= lat0 <= 90.0):
             return self.covering(lon1, lat1), ()
-        candidates = self._cells.around(lon0, lat0, lon1, lat1) or self._shells(
-            self._meeting(lon0, lat0, lon1, lat1)
-        )
+        candidates = self._cells.around(lon0, lat0, lon1, lat1)
+        if candidates is None:
+            candidates = self._cells.of(self._meeting(lon0, lat0, lon1, lat1))
         start, end = ecef(lon0, lat0), ecef(lon1, lat1)
-        length_m = math.dist(start, end)
-        slack_m = bend_m(length_m)
-        covering, near = self._sift(candidates, *end, lon1, lat1, length_m + slack_m)
-        maybe = _may_meet([f for f in near if f not in left], start, end, slack_m)
-        return covering, _met(maybe, lon0, lat0, lon1, lat1) if maybe else ()
+        covering, near = self._sift(
+            candidates, start, end, bend_m(math.dist(start, end)), lon1, lat1
+        )
+        met = tuple(f for f in near if f not in left and f.ruler.meets(lon0, lat0, lon1, lat1))
+        return covering, met
 
     def covering_many(self, lon_lat: Floats) -> list[tuple[Fence, ...]]:
         """For each of many positions what `covering` says of it.
@@ -256,63 +265,52 @@ class FenceIndex:
     def _sift(
         self,
         candidates: Iterable[Candidate],
-        x: float,
-        y: float,
-        z: float,
+        start: Space,
+        end: Space,
+        slack_m: float,
         lon: float,
         lat: float,
-        reach_m: float,
     ) -> tuple[tuple[Fence, ...], list[Fence]]:
-        """Part candidates into those that cover a position and others that may be near it.
+        """Part candidates into those that cover the end of a way and others that it may meet.
 
         Args:
             candidates: sorted by fence id.
-            x, y, z: the position in space.
-            reach_m: others are wanted that a straight line of so many metres may reach.
+            slack_m: how far the way may bend from the straight line through space, metres.
+            lon, lat: the end.
 
         Returns:
-            Both sorted by fence id.
+            Both sorted by fence id; of the others all that do not lie clearly off the way.
         """
         covering: list[Fence] = []
         doubtful: list[Fence] = []
         others: list[Fence] = []
         fences = self._fences
+        x, y, z = end
+        back_x, back_y, back_z = start[0] - x, start[1] - y, start[2] - z
+        length_2 = back_x * back_x + back_y * back_y + back_z * back_z
+        reach_m = math.sqrt(length_2) + slack_m
         for cx, cy, cz, near_m, far_m, slot in candidates:
-            dx, dy, dz = x - cx, y - cy, z - cz
+            dx, dy, dz = cx - x, cy - y, cz - z
             chord_2 = dx * dx + dy * dy + dz * dz
             if chord_2 < near_m * near_m:
                 covering.append(fences[slot])
             elif chord_2 <= far_m * far_m:
                 doubtful.append(fences[slot])
-            else:
-                far_m += reach_m  # noqa: PLW2901
-                if chord_2 <= far_m * far_m:
+            elif chord_2 <= (far_m + reach_m) * (far_m + reach_m):
+                # The way may come nearer than its end does: up to its beginning, or in between.
+                along = dx * back_x + dy * back_y + dz * back_z
+                if along >= length_2:
+                    chord_2 += length_2 - 2.0 * along
+                elif along > 0.0:
+                    chord_2 -= along * along / length_2
+                if chord_2 <= (far_m + slack_m) * (far_m + slack_m):
                     others.append(fences[slot])
         if doubtful:
-            self._settle(doubtful, lon, lat, covering, others)
+            for fence in doubtful:
+                (covering if fence.ruler.covers(lon, lat) else others).append(fence)
+            covering.sort(key=_by_id)
+            others.sort(key=_by_id)
         return tuple(covering), others
-
-    def _settle(
-        self,
-        doubtful: list[Fence],
-        lon: float,
-        lat: float,
-        covering: list[Fence],
-        others: list[Fence],
-    ) -> None:
-        """Ask each fence whether it covers the position, and put it where it belongs."""
-        point: shapely.Point | None = None
-        many_spellings = has_spellings(lon, lat)
-        for fence in doubtful:
-            if many_spellings or not isinstance(fence.shape, Area):
-                inside = fence.ruler.covers(lon, lat)
-            else:
-                # One point for all of them, since to make it costs more than to ask.
-                point = point or point_of(lon, lat)
-                inside = fence.shape.geometry.intersects(point)
-            (covering if inside else others).append(fence)
-        covering.sort(key=_by_id)
-        others.sort(key=_by_id)
 
     def _meeting(self, lon0: float, lat0: float, lon1: float, lat1: float) -> list[int]:
         """The slots of the boxes that meet a segment's own box, which the seam may cut in two."""
@@ -323,16 +321,10 @@ class FenceIndex:
         slots = self._tree.meeting(-180.0, south, west, north)
         return slots + self._tree.meeting(east, south, 180.0, north)
 
-    def _shells(self, slots: Iterable[int]) -> list[Candidate]:
-        """The shells of fences, sorted by fence id."""
-        fences = self._fences
-        found = sorted((fences[slot].id, slot) for slot in set(slots))
-        return [(*fences[slot].ruler.shell, slot) for _, slot in found]
-
     def _refine_many(self, lon_lat: Floats, slots: Ints) -> npt.NDArray[np.bool_]:
         """Whether each candidate covers its position: (k, 2) and (k,) to bool (k,)."""
         lon, lat = lon_lat[:, 0], lon_lat[:, 1]
-        shells = self._all_shells[slots]
+        shells = self._cells.shells(slots)
         chord_2 = ((ecef_many(lon, lat) - shells[:, :3]) ** 2).sum(1)
         kept: npt.NDArray[np.bool_] = chord_2 < shells[:, 3] ** 2
         doubtful = ~kept & (chord_2 <= shells[:, 4] ** 2)
@@ -351,70 +343,25 @@ class FenceIndex:
         self._fences: list[Fence] = []
         self._free: list[int] = []
         self._wide = 0
-        self._all_shells = np.empty((len(by_id), 5))
         self._geometries = np.empty(len(by_id), dtype=np.object_)
-        slots: list[int] = []
-        boxes: list[BBox] = []
-        for slot, fence in enumerate(by_id.values()):
+        ordered = sorted(by_id.values(), key=_by_id)
+        boxes = [(slot, box) for slot, fence in enumerate(ordered) for box in fence.boxes]
+        self._tree = BoxTree([slot for slot, _ in boxes], [box for _, box in boxes])
+        self._cells = Cells(self._tree, self._fences, len(ordered))
+        for slot, fence in enumerate(ordered):
             self._slots[fence.id] = slot
             self._hold(slot, fence)
-            slots += [slot] * len(fence.boxes)
-            boxes += fence.boxes
-        self._tree = BoxTree(slots, boxes)
-        self._cells = Cells(self._tree, self._fences)
+        self.edition = object()
 
     def _hold(self, slot: int, fence: Fence) -> None:
         """Put a fence into a slot of the list and arrays, which grow when it is a new one."""
+        self._cells.hold(slot, fence)
         if slot == len(self._fences):
             self._fences.append(fence)
         else:
             self._fences[slot] = fence
-        if slot == len(self._all_shells):
+        if slot == len(self._geometries):
             room = max(64, slot)
-            self._all_shells = np.append(self._all_shells, np.empty((room, 5)), axis=0)
             self._geometries = np.append(self._geometries, np.empty(room, dtype=np.object_))
-        self._all_shells[slot] = fence.ruler.shell
         self._geometries[slot] = fence.shape.geometry if isinstance(fence.shape, Area) else None
         self._wide += len(fence.boxes) > 1
-
-
-def _may_meet(fences: Iterable[Fence], start: Space, end: Space, slack_m: float) -> list[Fence]:
-    """The fences but those that are clearly missed on a straight way between two places in space.
-
-    These lie farther from it than it may bend, `slack_m`, and reach.
-    """
-    x, y, z = start
-    dx, dy, dz = end[0] - x, end[1] - y, end[2] - z
-    length_2 = dx * dx + dy * dy + dz * dz
-    per_length_2 = 1.0 / length_2 if length_2 else 0.0
-    near: list[Fence] = []
-    for fence in fences:
-        cx, cy, cz, _, far_m = fence.ruler.shell
-        gx, gy, gz = cx - x, cy - y, cz - z
-        part = (gx * dx + gy * dy + gz * dz) * per_length_2
-        if part > 0.0:
-            part = min(part, 1.0)
-            gx, gy, gz = gx - part * dx, gy - part * dy, gz - part * dz
-        reach_m = far_m + slack_m
-        if gx * gx + gy * gy + gz * gz <= reach_m * reach_m:
-            near.append(fence)
-    return near
-
-
-def _met(
-    fences: Iterable[Fence], lon0: float, lat0: float, lon1: float, lat1: float
-) -> tuple[Fence, ...]:
-    """Those of the fences that `measure.meets` the segment."""
-    met: list[Fence] = []
-    lines: tuple[shapely.LineString, ...] = ()
-    many_spellings = has_spellings(lon0, lat0) or has_spellings(lon1, lat1)
-    for fence in fences:
-        if many_spellings or not isinstance(fence.shape, Area):
-            meets = fence.ruler.meets(lon0, lat0, lon1, lat1)
-        else:
-            # One line for all of them, since to make it costs more than to ask.
-            lines = lines or short_lines(lon0, lat0, lon1, lat1)
-            meets = any(map(fence.shape.geometry.intersects, lines))
-        if meets:
-            met.append(fence)
-    return tuple(met)

@@ -9,7 +9,7 @@ import math
 import msgspec
 import shapely
 
-from geofences.boundary import Polygonal, survey
+from geofences.boundary import survey
 from geofences.fence import Area, BBox, Circle, Corridor, Fence, Ruler, Shell
 from geofences.globe import (
     CURVATURE_RADIUS_MIN_M,
@@ -19,6 +19,7 @@ from geofences.globe import (
     geodesic_m,
     short_way,
 )
+from geofences.plane import Polygonal
 
 _DOUBT_M = 1e-6
 """Rounding in space and pyproj's own 15 nm are far below a micrometre: beyond, no doubt is left."""

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import shapely
 
-from geofences.boundary import Polygonal
+from geofences.plane import Polygonal
 from geofences.refusal import Problems, told
 
 VERTICES_MAX = 100_000

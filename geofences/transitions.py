@@ -49,7 +49,7 @@ class Fix(msgspec.Struct, frozen=True, gc=False):
     """> 0: what the phone said, or `ACCURACY_UNKNOWN_M`."""
 
 
-class Stay(NamedTuple):
+class Stay(msgspec.Struct, frozen=True, gc=False):
     """A phone's stay in one fence."""
 
     fence: Fence
@@ -65,7 +65,7 @@ Stays = tuple[Stay, ...]
 """Ordered by fence id."""
 
 
-class Transition(NamedTuple):
+class Transition(msgspec.Struct, frozen=True, gc=False):
     """Something that a fix showed."""
 
     fence: Fence
@@ -76,6 +76,17 @@ class Transition(NamedTuple):
     """Probability that the position was inside, for an exit outside; 4 decimals."""
     dwell_s: int | None = None
     assumed: bool = False
+
+
+class Dwells(NamedTuple):
+    """The lengths of stay that somebody wants to hear of."""
+
+    at: Callable[[Fence], Sequence[int]]
+    """At a fence, rising, seconds."""
+    least_s: int = 0
+    """Nowhere is a shorter one waited for, so that most fences need not be asked."""
+    most_s: int = 2**63
+    """Nor a longer one anywhere."""
 
 
 def accuracy_or_default(accuracy_m: float | None) -> float:
@@ -118,8 +129,8 @@ def step(
     met: Sequence[Fence],
     *,
     over_ms: int | None = None,
-    current: Callable[[str], Fence | None],
-    dwells_s: Callable[[Fence], Sequence[int]],
+    current: Callable[[Fence], Fence | None],
+    dwells: Dwells,
 ) -> tuple[Stays, tuple[Transition, ...]]:
     """Move one phone's stays on to its next fix and say what it showed.
 
@@ -131,8 +142,8 @@ def step(
         met: other fences that the way from `before` meets; those that covered `before` may be
             among them.
         over_ms: from `assumed_exit_ms`: all stays ended then, unheard of; None: no silence.
-        current: the fence of an id as it is now, None if it was deleted.
-        dwells_s: the lengths of stay that somebody wants to hear of at a fence, rising, seconds.
+        current: a fence as it is now, None if it was deleted.
+        dwells: the lengths of stay that somebody wants to hear of.
 
     Returns:
         The new stays (the same object if nothing changed) and the transitions: exits, enters,
@@ -149,7 +160,7 @@ def step(
         told.extend(
             Transition(s.fence, "exit", over_ms, 0.5, assumed=True)
             for s in stays
-            if current(s.fence.id) is s.fence
+            if current(s.fence) is s.fence
         )
         stays, before = (), None
     if _all_as_before(stays, covering):
@@ -160,7 +171,7 @@ def step(
         if entered:
             kept = tuple(sorted((*kept, *entered), key=_fence_id))
     if kept:
-        kept = _dwelled(kept, fix, dwells_s, told)
+        kept = _dwelled(kept, fix, dwells, told)
     if met and before is not None:
         _passed(stays, before, fix, met, told)
     return kept, tuple(told)
@@ -184,7 +195,7 @@ def _still_there(
     stays: Stays,
     fix: Fix,
     covering: Sequence[Fence],
-    current: Callable[[str], Fence | None],
+    current: Callable[[Fence], Fence | None],
     told: list[Transition],
 ) -> Stays:
     """The stays that go on; exits are told."""
@@ -195,14 +206,14 @@ def _still_there(
         fence = stay.fence
         if fence in covering:
             if stay.clear_fixes:
-                stay, changed = stay._replace(clear_fixes=0), True  # noqa: PLW2901
+                stay, changed = _inside(stay, fence), True  # noqa: PLW2901
             kept.append(stay)
             continue
         changed = True
-        now = current(fence.id)
+        now = current(fence)
         if now is not fence:
             if now is not None and _goes_on(fence, now, fix, covering):
-                kept.append(stay._replace(fence=now, clear_fixes=0))
+                kept.append(_inside(stay, now))
             continue
         place = place or ecef(fix.lon, fix.lat)
         clear = stay.clear_fixes + 1 if _is_clear(fence, fix, place) else 0
@@ -214,6 +225,11 @@ def _still_there(
             outside = round(1.0 - inside, 4)
             told.append(Transition(fence, "exit", fix.at_ms, outside))
     return tuple(kept) if changed else stays
+
+
+def _inside(stay: Stay, fence: Fence) -> Stay:
+    """A stay that goes on in a fence, with no fix clear of it."""
+    return Stay(fence, stay.entered_ms, stay.dwelled_s, 0)
 
 
 def _is_clear(fence: Fence, fix: Fix, place: Space) -> bool:
@@ -235,10 +251,11 @@ def _entered(
     """New stays in those of the covering fences that the fix is surely enough inside of."""
     if fix.accuracy_m > ENTER_ACCURACY_MAX_M:
         return ()
-    inside = {stay.fence.id for stay in kept}
+    # Of the fences as they are now: those that were edited have been put in place of the old.
+    inside = [stay.fence for stay in kept]
     entered: list[Stay] = []
     for fence in covering:
-        if fence.id in inside:
+        if fence in inside:
             continue
         sd = noise_sd_m(fix.accuracy_m, fence.inradius_m)
         sure = probability_inside(depth_m(fence, fix.lon, fix.lat), sd)
@@ -251,18 +268,19 @@ def _entered(
 def _dwelled(
     kept: Stays,
     fix: Fix,
-    dwells_s: Callable[[Fence], Sequence[int]],
+    dwells: Dwells,
     told: list[Transition],
 ) -> Stays:
     """The stays with the dwells marked that are due at this fix, each told once."""
+    since_ms, most_s = fix.at_ms - dwells.least_s * 1_000, dwells.most_s
     marked: list[Stay] | None = None
     for place, stay in enumerate(kept):
-        wanted = dwells_s(stay.fence)
-        if not wanted or wanted[-1] <= stay.dwelled_s or stay.clear_fixes:
+        if stay.entered_ms > since_ms or stay.dwelled_s >= most_s or stay.clear_fixes:
+            continue
+        wanted = dwells.at(stay.fence)
+        if not wanted or wanted[-1] <= stay.dwelled_s:
             continue
         stayed_ms = fix.at_ms - stay.entered_ms
-        if wanted[0] * 1_000 > stayed_ms:
-            continue
         due = [s for s in wanted if s > stay.dwelled_s and s * 1_000 <= stayed_ms]
         if not due:
             continue
@@ -270,7 +288,7 @@ def _dwelled(
         sure = probability_inside(depth, noise_sd_m(fix.accuracy_m, stay.fence.inradius_m))
         told.extend(Transition(stay.fence, "dwell", fix.at_ms, sure, dwell_s=s) for s in due)
         marked = marked or list(kept)
-        marked[place] = stay._replace(dwelled_s=due[-1])
+        marked[place] = Stay(stay.fence, stay.entered_ms, due[-1], 0)
     return kept if marked is None else tuple(marked)
 
 

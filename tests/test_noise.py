@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from geofences.index import FenceIndex
-from geofences.transitions import Fix, Stays, step
+from geofences.transitions import Dwells, Fix, Stays, step
 from tests.strategies import place, town
 
 PAGE: Final = Path(__file__).parent.parent / "docs" / "explanation" / "transitions.md"
@@ -58,7 +58,9 @@ def enters(case: Case, seed: int) -> Means:
         lon, lat = town(case.radii * RADIUS_M + east_m, north_m)
         fix = Fix(number * 10_000, lon, lat, 1.5 * case.sd_m)
         covering = index.covering(lon, lat)
-        stays, told = step(stays, None, fix, covering, (), current=index.get, dwells_s=lambda _: ())
+        stays, told = step(
+            stays, None, fix, covering, (), current=index.current, dwells=Dwells(lambda _: ())
+        )
         ours += sum(t.kind == "enter" for t in told)
         naive += bool(covering) and not was_covered
         was_covered = bool(covering)

@@ -17,7 +17,7 @@ import pytest
 from geofences.fence import Fence
 from geofences.geojson import parse_fence
 from geofences.index import FenceIndex
-from geofences.transitions import Fix, Stays, step
+from geofences.transitions import Dwells, Fix, Stays, step
 from tests.recordings import shared
 from tests.strategies import box_ring, feature
 
@@ -74,7 +74,13 @@ def ours(sequence: dict[str, Any]) -> list[list[str] | None]:
             start = before or fix
             covering, met = index.along(start.lon, start.lat, fix.lon, fix.lat)
             stays, told = step(
-                stays, before, fix, covering, met, current=index.get, dwells_s=lambda _: ()
+                stays,
+                before,
+                fix,
+                covering,
+                met,
+                current=index.current,
+                dwells=Dwells(lambda _: ()),
             )
             before = fix
             events += [label(NAMES[t.kind], t.fence.id, alone) for t in told]

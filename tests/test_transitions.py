@@ -1,7 +1,7 @@
 """The rule of enter, dwell, exit and pass: tables of fixes, and what always holds."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import pytest
@@ -11,6 +11,7 @@ from engine.ping import Ping
 from geofences.fence import Fence
 from geofences.index import FenceIndex
 from geofences.transitions import (
+    Dwells,
     Fix,
     Stays,
     Transition,
@@ -40,7 +41,7 @@ class Walker:
 
     def __init__(self, *fences: Fence, dwells_s: Sequence[int] = DWELLS_S) -> None:
         self.index = FenceIndex.load(fences)
-        self.dwells_s: Callable[[Fence], Sequence[int]] = lambda _: dwells_s
+        self.dwells = Dwells(lambda _: dwells_s)
         self.stays: Stays = ()
         self.before: Fix | None = None
 
@@ -67,8 +68,8 @@ class Walker:
             covering,
             met,
             over_ms=over_ms,
-            current=self.index.get,
-            dwells_s=self.dwells_s,
+            current=self.index.current,
+            dwells=self.dwells,
         )
         self.before = fix
         return told
@@ -318,7 +319,9 @@ def test_nothing_happens_without_fences() -> None:
     before: Stays = ()
     fix = Fix(0, *town(0), 9.0)
 
-    stays, told = step(before, None, fix, (), (), current=lambda _: None, dwells_s=lambda _: ())
+    stays, told = step(
+        before, None, fix, (), (), current=lambda _: None, dwells=Dwells(lambda _: ())
+    )
 
     assert stays is before
     assert told == ()

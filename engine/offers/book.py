@@ -7,6 +7,7 @@ from typing import Final
 from engine.changes import OfferCount
 from engine.offers.offer import Brand, Offer
 from geofences.fence import Fence
+from geofences.transitions import Dwells
 
 _NONE: Final[tuple[Offer, ...]] = ()
 
@@ -40,6 +41,8 @@ class OfferBook:
         self._looked_at: defaultdict[str, set[str]] = defaultdict(set)
         """Brand -> ids of its fences that `_at` holds."""
         self._at: dict[str, _AtFence] = {}
+        self._dwells: Dwells | None = None
+        """None: to be looked for."""
         self._durable: dict[tuple[str, int | None], int] = {}
         self._reserved: defaultdict[tuple[str, int | None], int] = defaultdict(int)
 
@@ -78,6 +81,19 @@ class OfferBook:
         """Lengths of stay that live offers wait for at a fence, rising, seconds."""
         return (self._at.get(fence.id) or self._look_at(fence)).dwells_s
 
+    @property
+    def dwells(self) -> Dwells:
+        """What live offers wait for, at a fence and anywhere."""
+        if self._dwells is None:
+            everywhere_s = [
+                offer.dwell_s
+                for offer in self.offers.values()
+                if offer.trigger == "dwell" and offer.status == "live"
+            ]
+            least_s, most_s = min(everywhere_s, default=0), max(everywhere_s, default=0)
+            self._dwells = Dwells(self.dwells_s, least_s, most_s)
+        return self._dwells
+
     def categories(self, brand_id: str) -> tuple[str, ...]:
         """A brand's categories; none for an unknown brand."""
         brand = self.brands.get(brand_id)
@@ -99,6 +115,7 @@ class OfferBook:
 
     def _look_anew(self, brand: str) -> None:
         """Forget what waits at a brand's fences: its offers have changed."""
+        self._dwells = None
         for fence_id in self._looked_at.pop(brand, ()):
             self._at.pop(fence_id, None)
 

@@ -1,7 +1,9 @@
 """Take the events of one ping through the ladder of gates and choose at most one offer."""
 
 from collections.abc import Container, Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from engine.consent.index import Entry
 from engine.consent.lanes import offer_need
@@ -28,7 +30,7 @@ AGE_FOR_OFFER_MAX_MS: Final = 120_000
 _GATE: Final = {reason: place for place, reason in enumerate(WITHHELD)}
 
 
-class Candidate(NamedTuple):
+class Candidate(msgspec.Struct, frozen=True):
     """An offer that an event could lead to."""
 
     offer: Offer
@@ -37,7 +39,7 @@ class Candidate(NamedTuple):
     """The gate that it failed, None if it passed all."""
 
 
-class Circumstances(NamedTuple):
+class Circumstances(msgspec.Struct, frozen=True):
     """All that the gates look at besides the offer and the event."""
 
     resident: Resident
