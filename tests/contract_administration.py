@@ -168,6 +168,11 @@ class AdministrationContract:
         assert await page(after="A", bytes_max=30) == (["f0", "f1", "f2"], True)
         assert await page(after="A", bytes_max=31, limit=4) == (["f0", "f1", "f2", "f3"], True)
 
+        ids = store.page_fence_ids
+        assert await ids(after="f1", brands=None, limit=3) == ["f2", "f3", "f4"]
+        assert await ids(after="f1", brands=("bank",), limit=9) == ["f2", "f4", "f6", "f8"]
+        assert await ids(after="", brands=(), limit=9) == []
+
     async def test_of_two_brands_one_makes_a_thing(self, store: Store, other: Store) -> None:
         """Both at once, a single write against an import."""
         for round_ in range(20):

@@ -47,6 +47,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "prune_events": lambda s: s.prune_events(age_max_ms=0, events_max=0),
     "read_brands": lambda s: s.read_brands(["cafe"]),
     "read_fences": lambda s: s.read_fences(["door"]),
+    "page_fence_ids": lambda s: s.page_fence_ids(after="", brands=None, limit=1),
     "page_fences": lambda s: s.page_fences(FencePage(limit=1, bytes_max=1)),
     "read_offers": lambda s: s.read_offers(["latte"]),
     "read_residents": lambda s: s.read_residents(["ann"]),

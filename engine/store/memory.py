@@ -133,6 +133,17 @@ class MemoryStore(MemoryNodes, MemoryPruning, MemoryGuards, MemoryRights, Memory
             size += len(page[-1].feature)
         return page, len(page) < len(ids)
 
+    async def page_fence_ids(
+        self, *, after: str, brands: tuple[str, ...] | None, limit: int
+    ) -> list[str]:
+        """Some ids of fences."""
+        fences = self._open_shared().fences
+        return sorted(
+            id_
+            for id_, one in fences.items()
+            if id_ > after and (brands is None or one.brand in brands)
+        )[:limit]
+
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those that exist, by id."""
         return list(_those(self._open_shared().offers, ids))

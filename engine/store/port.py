@@ -258,6 +258,11 @@ class Store(EventStore, PruneStore, GuardStore, NodeStore, RightsStore, Protocol
     async def page_fences(self, asked: FencePage) -> tuple[list[FenceRow], bool]:
         """Some fences by id, at least one if there are any, and whether more follow."""
 
+    async def page_fence_ids(
+        self, *, after: str, brands: tuple[str, ...] | None, limit: int
+    ) -> list[str]:
+        """The ids of fences after one, of some brands or all: `limit` of them, if there are."""
+
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those of the offers that exist, by id."""
 

@@ -134,8 +134,19 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
 
     async def page_fences(self, asked: FencePage) -> tuple[list[FenceRow], bool]:
         """Some fences by id, and whether more follow."""
-        found = await self._wire.fetch("page_fences", *msgspec.structs.astuple(asked))
+        given = (asked.after, asked.brands, asked.limit, asked.bytes_max)
+        if asked.ids is None:
+            found = await self._wire.fetch("page_fences", *given)
+        else:
+            found = await self._wire.fetch("page_fences_named", *given, asked.ids)
         return [rows.fence_row(row) for row in found], bool(found) and found[0]["more"]
+
+    async def page_fence_ids(
+        self, *, after: str, brands: tuple[str, ...] | None, limit: int
+    ) -> list[str]:
+        """Some ids of fences."""
+        found = await self._wire.fetch("page_fence_ids", after, brands, limit)
+        return [row["id"] for row in found]
 
     async def read_offers(self, ids: list[str]) -> list[OfferRow]:
         """Those that exist, by id."""

@@ -1,8 +1,6 @@
 """Fences: places in, places out, and the plain question of which of them cover a position."""
 
 import asyncio
-from heapq import merge
-from itertools import groupby, islice
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -12,6 +10,7 @@ from msgspec import Meta
 from engine.store.audit import Author
 from engine.store.port import FencePage, FenceRow, KeyRow, VersionMoved
 from engine.web.auth import check_brand, may_see
+from engine.web.boxes import ids_within
 from engine.web.conditions import Match, NoneMatch, expected, moved
 from engine.web.context import Context
 from engine.web.fields import Cursor, Id, Limit, Position
@@ -20,7 +19,7 @@ from engine.web.paging import LIMIT_DEFAULT, Page, read_cursor, write_cursor
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
 from engine.web.vocabulary import source_of
-from geofences.fence import BBox, Fence, FenceRejected
+from geofences.fence import Fence, FenceRejected
 from geofences.geojson import parse_fence, to_feature
 
 POSITIONS_MAX: Final = 10_000
@@ -171,48 +170,21 @@ async def list_fences(
     A page of very large fences has fewer than `limit`.
     """
     after = "" if cursor is None else read_cursor(cursor)
+    ids = None if bbox is None else await ids_within(ctx, key, bbox, after, limit + 1)
     asked = FencePage(
         after=after,
-        ids=None if bbox is None else _ids_within(ctx, key, bbox, after, limit + 1),
+        ids=None if ids is None else tuple(ids[:limit]),
         brands=None if key.role == "operator" else key.brands,
         limit=limit,
         bytes_max=PAGE_BYTES_MAX,
     )
     rows, more = await ctx.store.page_fences(asked)
-    following = write_cursor(rows[-1].id) if more else None
+    last = rows[-1].id if more else None
+    if last is None and ids is not None and len(ids) > limit:
+        last = ids[limit - 1]
+    following = None if last is None else write_cursor(last)
     page = Page(tuple(msgspec.Raw(row.feature) for row in rows), following)
     return Answer(msgspec.Raw(msgspec.json.encode(page)))
-
-
-def _ids_within(
-    ctx: Context, key: KeyRow, bbox: str, after: str, count_max: int
-) -> tuple[str, ...]:
-    """The first ids of fences after one that may touch a box and are the caller's business."""
-    found = merge(*(map(_id_brand, ctx.engine.fences.within_box(box)) for box in _boxes(bbox)))
-    mine = (id_ for id_, brand in found if id_ > after and may_see(key, brand))
-    return tuple(islice((id_ for id_, _ in groupby(mine)), count_max))
-
-
-def _id_brand(fence: Fence) -> tuple[str, str]:
-    return fence.id, fence.brand
-
-
-def _boxes(text: str) -> list[BBox]:
-    """The box that a query names; one with west > east crosses the antimeridian and becomes two."""
-    try:
-        west, south, east, north = (float(part) for part in text.split(","))
-    except ValueError:
-        raise _bad_box() from None
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
-        raise _bad_box()
-    if west <= east:
-        return [BBox(west, south, east, north)]
-    return [BBox(west, south, 180.0, north), BBox(-180.0, south, east, north)]
-
-
-def _bad_box() -> Refused:
-    told = "Must be west,south,east,north in degrees, with south <= north."
-    return Refused("invalid_parameter", errors=(FieldError("bbox", "invalid_bbox", told),))
 
 
 async def covering(ctx: Context, key: KeyRow, body: Positions) -> Answer[Covering]:

@@ -37,20 +37,38 @@ select id, brand, feature, version from fences order by id
 select id, brand, feature, version from fences where id = any($1::text[]) order by id
 
 -- name: page_fences
--- Some fences by id: after an id, of some ids, of some brands; a most of them, and of their bytes.
+-- Some fences by id: after an id, of some brands; a most of them, and of their bytes.
 select id, brand, feature, version, there > count(*) over () as more
 from (
     select *, count(*) over () as there, row_number() over (order by id) as n,
         sum(octet_length(feature)) over (order by id) - octet_length(feature) as before
     from (
         select id, brand, feature, version from fences
-        where id > $1 and ($2::text[] is null or id = any($2))
-            and ($3::text[] is null or brand = any($3))
-        order by id limit $4::bigint + 1
+        where id > $1 and ($2::text[] is null or brand = any($2))
+        order by id limit $3::bigint + 1
     ) as asked
 ) as page
-where n <= $4 and before < $5::bigint
+where n <= $3 and before < $4::bigint
 order by id
+
+-- name: page_fences_named
+-- The same of some ids. In one statement with the other, all fences would be read for them.
+select id, brand, feature, version, there > count(*) over () as more
+from (
+    select *, count(*) over () as there, row_number() over (order by id) as n,
+        sum(octet_length(feature)) over (order by id) - octet_length(feature) as before
+    from (
+        select id, brand, feature, version from fences
+        where id = any($5) and id > $1 and ($2::text[] is null or brand = any($2))
+    ) as asked
+) as page
+where n <= $3 and before < $4::bigint
+order by id
+
+-- name: page_fence_ids
+-- Some ids of fences after one, of some brands or all.
+select id from fences where id > $1 and ($2::text[] is null or brand = any($2))
+order by id limit $3
 
 -- name: put_fences
 -- Write fences together.
