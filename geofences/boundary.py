@@ -78,6 +78,13 @@ class Plan(msgspec.Struct, frozen=True, eq=False):
             return away_m if self.drawn.intersects(point) else -away_m
         return away_m if self.covers(lon, lat) else -away_m
 
+    def is_farther(self, lon: float, lat: float, away_m: float) -> bool:
+        """Whether the position lies outside, and more than so many metres from the boundary."""
+        reached = None if self.fan is None else self.fan.reaches(lon, lat, away_m)
+        if reached is None:
+            return -self.depth_m(lon, lat) > away_m
+        return not (reached or self.covers(lon, lat))
+
     def meets(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether the straight short-way segment has a position in common with the polygon."""
         if (
@@ -118,6 +125,10 @@ class Coast(msgspec.Struct, frozen=True, eq=False):
     def depth_m(self, lon: float, lat: float) -> float:
         """Signed metres to the boundary, positive inside. About 100 us, whatever the size."""
         return self.depth_and_work(lon, lat)[0]
+
+    def is_farther(self, lon: float, lat: float, away_m: float) -> bool:
+        """Whether the position lies outside, and more than so many metres from the boundary."""
+        return -self.depth_m(lon, lat) > away_m
 
     def meets(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether the straight short-way segment has a position in common with the polygon."""

@@ -71,8 +71,13 @@ class Fan(msgspec.Struct, frozen=True, eq=False, gc=False):
         Args:
             lon, lat: not on the seam, nor at a pole.
         """
-        x, y, wedge = self._on_map(lon, lat)
-        records = self._records(wedge)
+        # What `_on_map` and `_records` do; here, where most questions come, a call each is saved.
+        packed, wedges = self.packed, self.wedges
+        lon_0, lat_0, east_m, north_m = _RECORD.unpack_from(packed)
+        x, y = short_way(lon - lon_0) * east_m, (lat - lat_0) * north_m
+        wedge = int((math.atan2(y, x) + math.pi) * wedges / _TURN) % wedges
+        start, end = _SPAN.unpack_from(packed, _RECORD.size + _START.size * wedge)
+        records = _RECORD.iter_unpack(packed[start * _RECORD.size : end * _RECORD.size])
         near_m, far_m, _, _ = next(records)
         from_middle_2 = x * x + y * y
         inside = self.inside
@@ -94,6 +99,35 @@ class Fan(msgspec.Struct, frozen=True, eq=False, gc=False):
                 if (here > 0.0) is not (dy * x0 - dx * y0 > 0.0):
                     inside = not inside
         return inside
+
+    def reaches(self, lon: float, lat: float, away_m: float) -> bool | None:
+        """Whether an edge comes within so many metres of a position; None where in doubt."""
+        x, y, wedge = self._on_map(lon, lat)
+        sure_2 = (away_m - _DOUBT_M) * abs(away_m - _DOUBT_M)
+        away_m += _DOUBT_M
+        doubtful = False
+        from_middle_m = math.hypot(x, y)
+        # Under this angle a disc around the position is seen from the middle.
+        angle = math.asin(away_m / from_middle_m) if from_middle_m > away_m else math.pi
+        aside = min(int(angle * self.wedges / _TURN) + 1, self.wedges // 2)
+        for place in range(wedge - aside, wedge + aside + 1):
+            records = self._records(place % self.wedges)
+            near_m, far_m, _, _ = next(records)
+            if not near_m - away_m <= from_middle_m <= far_m + away_m:
+                continue
+            for x0, y0, x1, y1 in records:
+                dx, dy, px, py = x1 - x0, y1 - y0, x - x0, y - y0
+                along = (px * dx + py * dy) / (dx * dx + dy * dy)
+                if along >= 1.0:
+                    px, py = x - x1, y - y1
+                elif along > 0.0:
+                    px, py = px - along * dx, py - along * dy
+                away_2 = px * px + py * py
+                if away_2 < sure_2:
+                    return True
+                if away_2 <= away_m * away_m:
+                    doubtful = True
+        return None if doubtful else False
 
     def passes_by(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether a straight way surely crosses no edge; no says nothing.

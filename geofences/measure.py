@@ -77,7 +77,7 @@ def is_farther(fence: Fence, lon: float, lat: float, place: Space, away_m: float
     # An arc of 10 km is a millimetre longer than its chord.
     if near_m > 0.0 and chord_m - near_m < away_m - 0.01 and chord_m < 10_000.0:
         return False
-    return -fence.ruler.depth_m(lon, lat) > away_m
+    return fence.ruler.is_farther(lon, lat, away_m)
 
 
 def meets(fence: Fence, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
@@ -151,6 +151,10 @@ class Rim(msgspec.Struct, frozen=True):
         if self.shell.near_m <= chord_m <= self.shell.far_m:
             return self.circle.radius_m - self._distance_m(lon, lat)
         return self.circle.radius_m - arc_m(chord_m)
+
+    def is_farther(self, lon: float, lat: float, away_m: float) -> bool:
+        """Whether the position lies outside, and more than so many metres."""
+        return -self.depth_m(lon, lat) > away_m
 
     def _chord_m(self, lon: float, lat: float) -> float:
         """Straight metres through the earth to the centre."""
