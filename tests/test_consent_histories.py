@@ -16,7 +16,8 @@ import msgspec
 import pytest
 
 from engine.consent.record import Record
-from engine.consent.row import compile_row, standing_of
+from engine.consent.row import compile_row
+from engine.consent.standing import standing_of
 from engine.consent.sync import (
     PreconditionFailed,
     PreconditionRequired,

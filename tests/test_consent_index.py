@@ -10,8 +10,9 @@ import msgspec
 from engine.consent.index import PreferenceIndex
 from engine.consent.lanes import OFFER_NEED
 from engine.consent.record import Record, Scope, record_id
-from engine.consent.row import compile_row, standing_of
+from engine.consent.row import compile_row
 from engine.consent.saying import OWN, Saying
+from engine.consent.standing import standing_of
 from tests.strategies import NOON_MS
 from tests.test_consent_rule import HOUR_MS, record, some_question, some_record, told
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.consent.lanes import EVERYTHING, lanes
 from engine.consent.merge import merged, parts, windows
 from engine.consent.record import ALL, Record, Scope, WeekWindow
-from engine.consent.row import standing_of, week_mask
+from engine.consent.row import week_mask
+from engine.consent.standing import standing_of
 from engine.consent.suspension import suspend
 from engine.consent.sync import Said, resolve, standing
 from engine.residents import ResidentSettings

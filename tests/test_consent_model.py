@@ -18,7 +18,8 @@ from engine.consent.index import PreferenceIndex
 from engine.consent.lanes import lane
 from engine.consent.law import AGE_BANDS, Laws, Pack, Rule
 from engine.consent.record import ALL, Notice, Record
-from engine.consent.row import Row, compile_row, standing_of
+from engine.consent.row import Row, compile_row
+from engine.consent.standing import standing_of
 from engine.localtime import clock_of
 from geofences.fence import Fence
 from geofences.zones import Drawn, Whereabouts

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from engine.consent.index import PreferenceIndex
 from engine.consent.lanes import lane
 from engine.consent.record import ALL, Record, Scope, WeekWindow, record_id
-from engine.consent.row import compile_row, standing_of
+from engine.consent.row import compile_row
+from engine.consent.standing import standing_of
 from engine.consent.sync import marketing, stop
 from tests.consent_oracle import OFFER, Asked, answer
 from tests.strategies import NOON_MS, records_of

@@ -20,7 +20,7 @@ from engine.consent.lanes import (
     name_of,
 )
 from engine.consent.record import ALL, Notice, Record, Scope, record_id
-from engine.consent.row import standing_of
+from engine.consent.standing import standing_of
 from engine.consent.sync import (
     DAY_MS,
     PreconditionFailed,

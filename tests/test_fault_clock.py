@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from engine.app import clock_ms
-from engine.consent.row import standing_of
+from engine.consent.standing import standing_of
 from engine.consent.suspension import confirm, suspend
 from engine.residents import ResidentSettings
 from engine.store.memory import MemoryStore

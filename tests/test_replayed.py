@@ -11,7 +11,7 @@ import pytest
 
 from engine.consent.record import ALL, Record, Scope, record_id
 from engine.consent.replayed import OutOfChain, noes
-from engine.consent.row import standing_of
+from engine.consent.standing import standing_of
 from engine.consent.suspension import confirm, suspend
 from engine.consent.sync import Requested, Said, marketing, resolve, stop
 from engine.residents import ResidentSettings

@@ -15,17 +15,9 @@ import msgspec
 
 from engine.consent.lanes import offer_need
 from engine.consent.record import Record, Scope, record_id
-from engine.consent.row import (
-    FOREVER_MS,
-    Held,
-    Row,
-    Standing,
-    lanes_of,
-    part_of,
-    row_of,
-    standing_of,
-)
+from engine.consent.row import FOREVER_MS, Held, Row, part_of, row_of
 from engine.consent.saying import Content, Saying, content_of, nobodys
+from engine.consent.standing import Standing, lanes_of, standing_of
 from engine.localtime import LocalClock, clock_of
 from geofences.zones import Whereabouts
 

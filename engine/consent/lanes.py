@@ -86,6 +86,9 @@ def every_purpose(action: str, category: str) -> int:
 USE_LOCATION: Final = every_purpose("use", "precise_location")
 """Any of these granted to anybody means that a ping may be used at all."""
 
+CONTACT: Final = sum(lanes(purpose, ("contact",), CATEGORIES) for purpose in PURPOSES)
+"""Every lane of contact: only of those do channels, hours and places say anything."""
+
 MATCH_NEED: Final = lane("offers", "use", "precise_location")
 """What a brand needs before its fences see a position."""
 

@@ -13,12 +13,12 @@ said exactly by records is left out, and so is what is suspended.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from engine.consent.lanes import ACTIONS, CATEGORIES, CHANNELS, PURPOSES, lanes
+from engine.consent.lanes import ACTIONS, CATEGORIES, CHANNELS, CONTACT, PURPOSES, lanes
 from engine.consent.record import ALL, Record, Scope, WeekWindow
-from engine.consent.row import WEEK_DEFAULT, Standing, week_mask
+from engine.consent.row import WEEK_DEFAULT, week_mask
+from engine.consent.standing import Standing
 from engine.consent.sync import Requested, standing, stop
 
-_CONTACT: Final = sum(lanes(purpose, ("contact",), CATEGORIES) for purpose in PURPOSES)
 _DAY: Final = (1 << 24) - 1
 
 
@@ -73,7 +73,7 @@ def _meet(
     channels = _channels(one.record.channels, two.record.channels)
     week = _week(one.record.week, two.record.week)
     if channels == () or week == ():
-        said &= ~_CONTACT
+        said &= ~CONTACT
     places = (*one.record.places, *(renamed.get(name, name) for name in two.record.places))
     for purpose, actions, data in parts(said):
         reaches = "contact" in actions

@@ -10,7 +10,7 @@ from typing import Final
 
 from engine.consent.merge import parts
 from engine.consent.record import Record, Scope, record_id
-from engine.consent.row import Standing, standing_of
+from engine.consent.standing import Standing, standing_of
 from engine.consent.sync import Requested
 
 BEGINNING: Final = ""

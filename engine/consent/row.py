@@ -26,14 +26,13 @@ from typing import Final, NamedTuple, TypeVar, cast
 import msgspec
 
 from engine.consent.lanes import (
-    CATEGORIES,
     CHANNEL_BIT,
+    CONTACT,
     MATCH_NEED,
-    PURPOSES,
     USE_LOCATION,
-    lanes,
 )
-from engine.consent.record import SUSPENSIONS, Record, Scope, WeekWindow
+from engine.consent.record import Record, Scope, WeekWindow
+from engine.consent.standing import Standing
 from geofences.zones import Whereabouts
 
 FOREVER_MS: Final = 1 << 62
@@ -61,16 +60,6 @@ def week_mask(windows: Iterable[WeekWindow]) -> int:
 
 
 _WEEK_DEFAULT_MASK: Final = week_mask(WEEK_DEFAULT)
-_CONTACT: Final = sum(lanes(purpose, ("contact",), CATEGORIES) for purpose in PURPOSES)
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """A grant or a deny that holds, less the lanes that later records took from it."""
-
-    record: Record
-    lanes: int
-    suspended: bool = False
-    """A grant from before a restore, not confirmed since: it allows nothing."""
 
 
 class Reach(NamedTuple):
@@ -193,7 +182,7 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             at: where the resident is; None: nobody can tell, so that a grant that excepts places
                 holds nowhere.
         """
-        need &= _CONTACT
+        need &= CONTACT
         left = need
         bit = CHANNEL_BIT[channel]
         reaches = self.reach_all
@@ -241,44 +230,6 @@ class Held(msgspec.Struct, frozen=True, weakref=True, eq=False):
     part: "Part"
 
 
-def standing_of(records: Iterable[Record]) -> list[Standing]:
-    """Fold what a resident said, in the order in which it was said, into what holds.
-
-    A grant or a deny replaces what was said before on the same lanes for the same scope. A
-    withdrawal takes grants away: those of its scope, or with the scope `all` those of every scope.
-    It never lifts a deny, so that withdrawing can only narrow. `suspend` and `confirm` are about
-    every grant so far, and about no deny. Expiry is not looked at here.
-    """
-    held: list[Standing] = []
-    for record in records:
-        if record.effect in SUSPENSIONS:
-            held = _suspended(held, record.effect == "suspend")
-            continue
-        said = lanes_of(record)
-        held = [left for old in held if (left := _less(old, record, said)).lanes]
-        if record.effect != "withdraw":
-            held.append(Standing(record, said))
-    return held
-
-
-def _suspended(held: list[Standing], now: bool) -> list[Standing]:
-    """All grants suspended, or none; denies hold through everything."""
-    return [Standing(s.record, s.lanes, now and s.record.effect == "grant") for s in held]
-
-
-def _less(old: Standing, record: Record, said: int) -> Standing:
-    """What is left of an older record's lanes after a newer one."""
-    if not old.lanes & said:
-        return old
-    if record.effect == "withdraw":
-        touched = old.record.effect == "grant" and (
-            record.scope.all or record.scope == old.record.scope
-        )
-    else:
-        touched = record.scope == old.record.scope
-    return Standing(old.record, old.lanes & ~said, old.suspended) if touched else old
-
-
 def compile_row(standing: Sequence[Standing], now_ms: int, floor: int = 0) -> tuple[Row, int]:
     """What standing records come to at an instant, and until when (a grant expires).
 
@@ -296,14 +247,6 @@ def compile_row(standing: Sequence[Standing], now_ms: int, floor: int = 0) -> tu
             next_change = min(next_change, end_ms)
         parts.append(part_of(held))
     return row_of(parts, floor), next_change
-
-
-_lanes: Final = lru_cache(maxsize=SAME_MAX)(lanes)
-
-
-def lanes_of(record: Record) -> int:
-    """The lanes that a record speaks of."""
-    return _lanes(record.purpose, record.actions, record.data)
 
 
 class Part(NamedTuple):
@@ -327,7 +270,7 @@ def part_of(held: Standing) -> Part:
         if record.actor == "signal" and record.scope.all:
             return Part(kind, name, _NOTHING, floor=said)
         return Part(kind, name, _same(Sparse(denies=said)))
-    contact = said & _CONTACT
+    contact = said & CONTACT
     return Part(kind, name, _same(Sparse(said, 0, (_reach(record, contact),) if contact else ())))
 
 
@@ -342,10 +285,18 @@ def _kind_and_name(scope: Scope) -> tuple[str, str]:
 
 def _reach(record: Record, contact: int) -> Reach:
     """What a grant of contact says of channels and hours."""
-    names = CHANNEL_BIT if record.channels is None else set(record.channels)
-    hours = _WEEK_DEFAULT_MASK if record.week is None else week_mask(record.week)
-    places = tuple(sorted(set(record.places)))
-    return Reach(contact, sum(CHANNEL_BIT[name] for name in names), hours, places)
+    return Reach(contact, *reach_of(record.channels, record.week, record.places))
+
+
+def reach_of(
+    channels: tuple[str, ...] | None,
+    week: tuple[WeekWindow, ...] | None,
+    places: tuple[str, ...],
+) -> tuple[int, int, tuple[str, ...]]:
+    """Bits of the channels, hours of the week, and places, sorted, of a grant of contact."""
+    names = CHANNEL_BIT if channels is None else set(channels)
+    hours = _WEEK_DEFAULT_MASK if week is None else week_mask(week)
+    return sum(CHANNEL_BIT[name] for name in names), hours, tuple(sorted(set(places)))
 
 
 def row_of(parts: Iterable[Part], floor: int, standing: tuple["Held", ...] = ()) -> Row:

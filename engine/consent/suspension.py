@@ -10,7 +10,7 @@ after the backup comes back by receipts, as far as it was "no": see `replayed`.
 from typing import Final
 
 from engine.consent.record import ALL, Record, record_id
-from engine.consent.row import standing_of
+from engine.consent.standing import standing_of
 from engine.consent.sync import Kept
 
 VERSIONS_SKIPPED: Final = 100_000

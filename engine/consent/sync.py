@@ -1,8 +1,9 @@
 """How preferences change: turning off always works, turning on only from the latest settings.
 
-A change either narrows (deny, withdraw) or widens (grant). Narrowing needs no precondition and is
-accepted however old the device's view is. Widening needs the version that the device has seen:
-else a phone that never saw the "off" of another would turn it on again.
+A change either narrows (a deny, a withdrawal, a grant that only takes from those that hold) or
+widens (any other grant). Narrowing needs no precondition and is accepted however old the device's
+view is. Widening needs the version that the device has seen: else a phone that never saw the "off"
+of another would turn it on again.
 """
 
 import hashlib
@@ -12,9 +13,10 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from engine.consent.lanes import ACTIONS, CATEGORIES, PURPOSES
+from engine.consent.lanes import ACTIONS, CATEGORIES, CONTACT, PURPOSES, lanes
 from engine.consent.record import ALL, Notice, Record, Scope, WeekWindow, record_id
-from engine.consent.row import Standing, standing_of
+from engine.consent.row import FOREVER_MS, reach_of
+from engine.consent.standing import Standing, Told, standing_of
 
 DAY_MS: Final = 24 * 3_600_000
 GRANT_LIFE_MS: Final = 365 * DAY_MS
@@ -72,6 +74,8 @@ class Resolved(msgspec.Struct, frozen=True):
 
     records: tuple[Record, ...]
     refused: tuple[Requested, ...] = ()
+    narrows: bool = False
+    """Whether something was accepted because it narrows."""
 
 
 class PreconditionRequired(Exception):
@@ -138,49 +142,103 @@ def resolve(kept: Kept, requested: Iterable[Requested], said: Said) -> Resolved:
         PreconditionRequired: only widenings, and `if_match` is missing.
         PreconditionFailed: only widenings, and `if_match` is not the latest version.
     """
-    wanted = tuple(requested)
     latest = said.if_match == kept.version or (said.if_match is None and kept.version == 0)
-    accepted = wanted if latest else tuple(r for r in wanted if r.effect != "grant")
-    if wanted and not accepted:
+    told: Told | None = None
+    records: list[Record] = []
+    refused: list[Requested] = []
+    for change in requested:
+        accepted: Requested | None = change
+        if change.effect == "grant" and not latest:
+            told = told or Told((*kept.records, *records))
+            accepted = narrowed(told.of(change.scope), change, said.now_ms)
+        if accepted is None:
+            refused.append(change)
+            continue
+        records.append(_record(kept, records, accepted, said))
+        if told is not None:
+            told.say(records[-1])
+    if refused and not records:
         if said.if_match is None:
             raise PreconditionRequired
         raise PreconditionFailed(
             kept.version,
             tuple(r for r in kept.records if r.version > (said.if_match or 0)),
         )
-    refused = tuple(r for r in wanted if r not in accepted)
-    return Resolved(_records(kept, accepted, said), refused)
+    narrows = (bool(records) and not latest) or any(one.effect != "grant" for one in records)
+    return Resolved(tuple(records), tuple(refused), narrows)
 
 
-def _records(kept: Kept, accepted: Iterable[Requested], said: Said) -> tuple[Record, ...]:
-    """Chain the accepted changes on to the records so far."""
-    before = record_id(kept.records[-1]) if kept.records else ""
-    records: list[Record] = []
-    for place, change in enumerate(accepted):
-        record = Record(
-            subject=kept.id,
-            actor=said.actor,
-            effect=change.effect,
-            purpose=change.purpose,
-            actions=change.actions,
-            data=change.data,
-            scope=change.scope,
-            version=kept.version + 1,
-            server_ms=said.now_ms,
-            client_ms=said.client_ms,
-            expires_ms=_expiry(change, said.now_ms),
-            channels=change.channels,
-            week=change.week,
-            places=change.places,
-            notice=said.notice,
-            device=said.device,
-            proof=said.proof,
-            supersedes=before,
-            salt=_salt(said.seed, place),
-        )
-        before = record_id(record)
-        records.append(record)
-    return tuple(records)
+def narrowed(held: Iterable[Standing], change: Requested, now_ms: int) -> Requested | None:
+    """A grant as it is known to take away and to allow nothing new; None: it is not.
+
+    For each of its lanes one for the same scope must hold that has all of its channels and hours,
+    excepts none but its places, and ends no sooner; and of one of them it must be less. It takes
+    the place of those, so that whatever is said later, no more is allowed than if it had not been
+    said. Where it names no end, it gets the soonest of theirs: to renew is to widen.
+
+    Args:
+        held: what stands for its scope.
+        change: a grant.
+        now_ms: grants that have ended then are none.
+    """
+    said = lanes(change.purpose, change.actions, change.data)
+    under = [one for one in held if one.lanes & said]
+    holds = [one.lanes for one in under if _holds(one, now_ms)]
+    if len(holds) < len(under) or said & ~sum(holds):  # no lane stands twice in a scope
+        return None
+    ends_ms = [_end_ms(one.record) for one in under]
+    end_ms = min(ends_ms) if change.expires_ms is None else change.expires_ms
+    less = [_less(change, one.record) for one in under if one.lanes & said & CONTACT]
+    if end_ms > min(ends_ms) or None in less:
+        return None
+    if not any(less) and (change.expires_ms is None or end_ms == max(ends_ms)):
+        return None
+    return msgspec.structs.replace(change, expires_ms=None if end_ms == FOREVER_MS else end_ms)
+
+
+def _holds(one: Standing, now_ms: int) -> bool:
+    """Whether it is a grant that counts."""
+    return one.record.effect == "grant" and not one.suspended and now_ms < _end_ms(one.record)
+
+
+def _end_ms(record: Record) -> int:
+    return FOREVER_MS if record.expires_ms is None else record.expires_ms
+
+
+def _less(change: Requested, grant: Record) -> bool | None:
+    """Whether the one allows contact on fewer channels, at fewer hours, or in fewer places than the
+    other; None: on some, at some or in some that the other does not."""
+    channels, week, places = reach_of(change.channels, change.week, change.places)
+    most_channels, most_hours, spared = reach_of(grant.channels, grant.week, grant.places)
+    if channels & ~most_channels or week & ~most_hours or not {*places} >= {*spared}:
+        return None
+    return (channels, week, places) != (most_channels, most_hours, spared)
+
+
+def _record(kept: Kept, before: Sequence[Record], change: Requested, said: Said) -> Record:
+    """An accepted change as a record, chained on to those of the call before it, or those kept."""
+    last = before[-1] if before else kept.records[-1] if kept.records else None
+    return Record(
+        subject=kept.id,
+        actor=said.actor,
+        effect=change.effect,
+        purpose=change.purpose,
+        actions=change.actions,
+        data=change.data,
+        scope=change.scope,
+        version=kept.version + 1,
+        server_ms=said.now_ms,
+        client_ms=said.client_ms,
+        expires_ms=_expiry(change, said.now_ms),
+        channels=change.channels,
+        week=change.week,
+        places=change.places,
+        notice=said.notice,
+        device=said.device,
+        proof=said.proof,
+        supersedes="" if last is None else record_id(last),
+        salt=_salt(said.seed, len(before)),
+    )
 
 
 def _salt(seed: bytes, place: int) -> str | UnsetType:

@@ -10,7 +10,7 @@ from msgspec import Meta
 from engine.consent import notices, sync
 from engine.consent.lanes import name_of
 from engine.consent.record import Notice, Scope, WeekWindow, record_id
-from engine.consent.row import Standing
+from engine.consent.standing import Standing
 from engine.store.audit import Author
 from engine.store.port import KeyRow, ResidentRow, VersionMoved
 from engine.web.auth import resident_of
@@ -155,7 +155,8 @@ async def patch_preferences(
     resident: ResidentId,
     if_match: IfMatch | None = None,
 ) -> Answer[Acknowledged]:
-    """Change what holds; a grant needs If-Match, a deny or a withdrawal never does."""
+    """Change what holds; a grant needs If-Match unless it only takes from one that holds; a "no"
+    never does."""
     book, now_ms = ctx.engine.book, ctx.clock_ms()
     errors = [
         error
@@ -291,9 +292,8 @@ async def say(
             write = ctx.store.append_records(
                 whom, resolved.records, version_before=row.version, by=by
             )
-            narrows = any(record.effect != "grant" for record in resolved.records)
             try:
-                number = await in_force(ctx, write, narrows=narrows)
+                number = await in_force(ctx, write, narrows=resolved.narrows)
             except VersionMoved:
                 continue
         if number is None:
