@@ -1,10 +1,12 @@
 """One embedded PostgreSQL for the run, and an empty database on it for each test that asks."""
 
 import asyncio
+import fcntl
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from engine.store.cluster import BELONGS_TO, SHARED
 from engine.store.embedded import EmbeddedPostgres
+from tests import clusters
 
 
 class Server:
@@ -20,8 +23,9 @@ class Server:
 
     def __init__(self, data: Path) -> None:
         self._loop = asyncio.new_event_loop()
-        self._embedded = EmbeddedPostgres(data)
         self._numbers = itertools.count(1)
+        self._loop.run_until_complete(clusters.lay(data))
+        self._embedded = EmbeddedPostgres(data)
         self.url = self._loop.run_until_complete(self._embedded.start())
 
     def execute(self, sql: str) -> None:
@@ -60,6 +64,7 @@ def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server
 def _no_clusters_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Remove the clusters that stand outside of the run's folders, as root's do, after the run."""
     yield
+    clusters.forget()
     for note in SHARED.glob(f"*/{BELONGS_TO}") if os.geteuid() == 0 else ():
         if Path(note.read_text().strip()).is_relative_to(tmp_path_factory.getbasetemp()):
             shutil.rmtree(note.parent, ignore_errors=True)
@@ -85,23 +90,75 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sim-seed", type=int, help="simulate the world of this seed only")
 
 
-MEASURED = pytest.StashKey[list[str]]()
+WORKERS = 2
+"""Processes that run the whole suite between them."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Several for a run of everything; none for a part of it, which is then easy to watch."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return WORKERS if everything and not config.option.keyword else 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have a place for what tests measure, which is printed at the end of the run."""
-    config.stash[MEASURED] = []
+    """Say what the marker means that some tests bear; let what they start keep what it compiled.
+
+    Else each of a hundred services and commands would compile itself anew.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    config.addinivalue_line(
+        "markers", "alone: it looks at the clock or needs both cores: no two of them run at a time"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with tests that run alone behind all others, beside which they would be slow."""
+    last = {item.path for item in items if item.get_closest_marker("alone")}
+    items.sort(key=lambda item: item.path in last)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Have a test that runs alone wait for one in another process."""
+    path = _lock(item.config)
+    if path is None or not item.get_closest_marker("alone"):
+        return (yield)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return (yield)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the lock."""
+    if path := _lock(config):
+        path.unlink(missing_ok=True)
+
+
+def _lock(config: pytest.Config) -> Path | None:
+    """What the processes of a run have in common; None where there is only one."""
+    run = getattr(config, "workerinput", {}).get("testrunuid")
+    return Path(tempfile.gettempdir()) / f"passby-tests-{run}" if run else None
 
 
 @pytest.fixture
-def measured(request: pytest.FixtureRequest) -> list[str]:
+def measured(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Lines to be printed at the end of the run, for figures that a test measured."""
-    return request.config.stash[MEASURED]
+    lines: list[str] = []
+    yield lines
+    request.node.user_properties += [("measured", line) for line in lines]
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print what was measured."""
-    if lines := config.stash[MEASURED]:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what was measured, wherever it was."""
+    told = [
+        line
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, line in report.user_properties
+        if name == "measured"
+    ]
+    if told:
         terminalreporter.section("measured")
-        for line in lines:
+        for line in told:
             terminalreporter.write_line(line)

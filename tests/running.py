@@ -20,6 +20,7 @@ import msgspec
 
 from engine.store.cluster import Cluster
 from engine.web.listening import FIRST_FILE
+from tests.clusters import lay
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OPERATOR: Final = "pb_operator_of_the_running_tests"
@@ -197,11 +198,14 @@ async def launch(data: Path, *, handed: socket.socket | None = None, **settings:
     """Start a service, without waiting until it is ready; the caller has to `end` it.
 
     Args:
-        data: its data folder.
+        data: its data folder; if it is new and the service has no other database, it is given a
+            cluster, so that the service need not make one.
         handed: a socket that listens, which it is given as systemd would.
         settings: as for `serving`.
     """
     log = _log_folder(data)
+    if "database_url" not in settings:
+        await lay(data)
     chosen = {"port": 0, "operator_key": OPERATOR} | settings
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PASSBY_")}
     environ = clean | {f"PASSBY_{name.upper()}": str(value) for name, value in chosen.items()}

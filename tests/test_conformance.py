@@ -7,7 +7,6 @@ prints how many cases passed of how many, and every exception stands here with i
 import gzip
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,12 +38,6 @@ def cases(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def report(capsys: pytest.CaptureFixture[str], name: str, passed: int, every: int) -> None:
-    """Print the tally past pytest's capture."""
-    with capsys.disabled():
-        sys.stdout.write(f"\n{name}: {passed} / {every}\n")
-
-
 def features(document: Any) -> Iterator[dict[str, Any]]:
     """The Features in a document, a bare geometry being the geometry of one.
 
@@ -74,7 +67,7 @@ def read(feature: Any) -> tuple[Fence | None, set[str]]:
         return None, {problem.code for problem in rejected.problems}
 
 
-def test_jts_agrees_on_every_predicate_we_use(capsys: pytest.CaptureFixture[str]) -> None:
+def test_jts_agrees_on_every_predicate_we_use(measured: list[str]) -> None:
     """Covers, intersects, contains, within, disjoint, coveredBy and isValid, as JTS has them.
 
     Not asked: the one case on which GEOS, by its own account, answers otherwise than JTS.
@@ -90,14 +83,12 @@ def test_jts_agrees_on_every_predicate_we_use(capsys: pytest.CaptureFixture[str]
         if bool(getattr(shapely, name)(a, *others)) != case["expected"]:
             failed.append((case["file"], case["case"], case["op"]))
 
-    report(capsys, "JTS predicates", len(every) - len(failed), len(every))
+    measured.append(f"JTS predicates: {len(every) - len(failed)} / {len(every)}")
     assert len(every) == 4_567
     assert failed == []
 
 
-def test_jts_agrees_on_points_in_areas_by_the_calls_we_make(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_jts_agrees_on_points_in_areas_by_the_calls_we_make(measured: list[str]) -> None:
     """A prepared area's intersects, by geometry and by coordinates, is covers for a point.
 
     Not asked: a point that is empty, which no position is.
@@ -119,7 +110,7 @@ def test_jts_agrees_on_points_in_areas_by_the_calls_we_make(
         if not by_geometry == by_coordinates == case["expected"]:
             failed.append((case["file"], case["case"]))
 
-    report(capsys, "JTS covers, points in areas", len(every) - len(failed), len(every))
+    measured.append(f"JTS covers, points in areas: {len(every) - len(failed)} / {len(every)}")
     assert len(every) == 13
     assert failed == []
 
@@ -142,7 +133,7 @@ GEOJSONHINT_SHOULD = {
 }
 
 
-def test_geojsonhint_agrees_on_what_is_geojson(capsys: pytest.CaptureFixture[str]) -> None:
+def test_geojsonhint_agrees_on_what_is_geojson(measured: list[str]) -> None:
     """What must be refused is; what is valid is read, but for what is no fence."""
     every = cases("geojsonhint_cases")
     failed = []
@@ -163,11 +154,11 @@ def test_geojsonhint_agrees_on_what_is_geojson(capsys: pytest.CaptureFixture[str
         if not right:
             failed.append((case["file"], sorted(codes)))
 
-    report(capsys, "geojsonhint", len(every) - len(failed), len(every))
+    measured.append(f"geojsonhint: {len(every) - len(failed)} / {len(every)}")
     assert failed == []
 
 
-def test_turf_agrees_on_what_is_valid(capsys: pytest.CaptureFixture[str]) -> None:
+def test_turf_agrees_on_what_is_valid(measured: list[str]) -> None:
     """Polygons, points and lines; the other types are refused as such."""
     every = cases("turf_boolean_valid")
     failed = []
@@ -181,7 +172,7 @@ def test_turf_agrees_on_what_is_valid(capsys: pytest.CaptureFixture[str]) -> Non
             if not right:
                 failed.append((case["file"], sorted(codes)))
 
-    report(capsys, "turf boolean-valid", len(every) - len(failed), len(every))
+    measured.append(f"turf boolean-valid: {len(every) - len(failed)} / {len(every)}")
     assert failed == []
 
 
@@ -206,7 +197,7 @@ ANTIMERIDIAN_HOLES_TURNED = {
 }
 
 
-def test_our_cut_is_the_antimeridian_packages(capsys: pytest.CaptureFixture[str]) -> None:
+def test_our_cut_is_the_antimeridian_packages(measured: list[str]) -> None:
     """The same region, but for crossings that the package rounds to 7 decimals."""
     every = {case["name"]: case for case in cases("antimeridian_cases")}
     failed = []
@@ -232,7 +223,7 @@ def test_our_cut_is_the_antimeridian_packages(capsys: pytest.CaptureFixture[str]
             failed.append((name, sorted(codes)))
 
     taken = len(every) - len(failed) - len(ANTIMERIDIAN_REFUSED) - len(ANTIMERIDIAN_OTHERWISE)
-    report(capsys, "antimeridian, the same region", taken, len(every))
+    measured.append(f"antimeridian, the same region: {taken} / {len(every)}")
     assert len(every) == 33
     assert failed == []
 

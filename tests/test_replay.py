@@ -108,7 +108,7 @@ def kind_offers(brands: list[Brand]) -> list[dict[str, Any]]:
     ]
 
 
-def test_chicago_is_the_same_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_chicago_is_the_same_everywhere(tmp_path: Path, measured: list[str]) -> None:
     """All buses of a month, made messy: one hash for two hash seeds and two sizes of batches."""
     fences_path = shared("fences_chicago.geojson.gz")
     neat = lines_of(shared("pings_chicago_shuttle.jsonl.gz"))
@@ -126,8 +126,7 @@ def test_chicago_is_the_same_everywhere(tmp_path: Path, capsys: pytest.CaptureFi
     one, other = map(summary_of, runs)
     crooked = ran(in_memory(fences, brands, [], "America/Chicago"), shuffled(neat, 20_262))
 
-    with capsys.disabled():
-        sys.stdout.write(f"\nChicago: {json.dumps(one)}\n")
+    measured.append(f"Chicago: {json.dumps(one)}")
     assert one == other
     assert one["offers_made"] >= 500
     assert one["withheld"]["budget_total"] > 100
@@ -148,7 +147,7 @@ def places_of(stays: list[StayPoint]) -> list[Fence]:
     return fences
 
 
-def test_beijing_is_found_where_it_stays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_beijing_is_found_where_it_stays(measured: list[str]) -> None:
     """A year of eleven people: nearly every stay of theirs is entered, and dwelt at, as it is."""
     lines = lines_of(shared("pings_beijing_geolife11.jsonl.gz"))
     stays = list(stay_points(lines))
@@ -180,11 +179,10 @@ def test_beijing_is_found_where_it_stays(capsys: pytest.CaptureFixture[str]) -> 
     ran(first, lines[:30_000], batch=1_000)
     ran(again, lines[:30_000], batch=7)
 
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\nBeijing: {len(stays)} stays at {len(fences)} places, {len(dwelt)} dwelt at; "
-            f"{json.dumps(replay.summary())}\n"
-        )
+    measured.append(
+        f"Beijing: {len(stays)} stays at {len(fences)} places, {len(dwelt)} dwelt at; "
+        f"{json.dumps(replay.summary())}"
+    )
     assert len(stays) > 100
     assert len(dwelt) >= 0.9 * len(stays)
     assert first.decisions_hash() == again.decisions_hash()
