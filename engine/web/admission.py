@@ -1,7 +1,5 @@
 """Who is let in: the key, its role, its rate, and how many may wait at once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from engine.decision import Decision, Reject
@@ -18,10 +16,10 @@ class Admission:
     """The door that all routes share."""
 
     def __init__(self, ctx: Context) -> None:
-        self.waiting = 0
+        self.waiting = Places(ctx.config.waiting_max)
+        """Where a request may wait for a commit."""
         self.imports = Places(ctx.config.imports_max)
         self._ctx = ctx
-        self._waiting_max = ctx.config.waiting_max
         self._gate = Gate(ctx.keys)
         self._limiter = RateLimiter(
             per_second=ctx.config.requests_per_second_max, burst_s=ctx.config.rate_burst_s
@@ -56,35 +54,27 @@ class Admission:
         """What counts the pings of a stream, of which some are paid for."""
         return Meter(self._ctx, self._limiter, key, paid)
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """One of the places in which a request may wait for a commit; none left: `overloaded`."""
-        if self.waiting >= self._waiting_max:
-            raise Refused("overloaded")
-        self.waiting += 1
-        try:
-            yield
-        finally:
-            self.waiting -= 1
-
 
 @dataclass(slots=True)
 class Places:
-    """Some places, each taken for a while."""
+    """Some places; a block that is entered takes one for as long as it runs.
+
+    Raises:
+        Refused: `overloaded`, where none is left.
+    """
 
     most: int
     taken: int = 0
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """One of them; none left: `overloaded`."""
+    def __enter__(self) -> None:
+        """Take one."""
         if self.taken >= self.most:
             raise Refused("overloaded")
         self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self.taken -= 1
 
 
 class Meter:

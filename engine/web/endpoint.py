@@ -61,7 +61,7 @@ def endpoint(
                 response = await open_stream(request, key, called)
             else:
                 if waits:
-                    with admission.place():
+                    with admission.waiting:
                         answer = await call(request, key, called)
                 else:
                     answer = await call(request, key, called)
@@ -161,7 +161,7 @@ def _call_of(route: Route, ctx: Context, admission: Admission) -> _Call:
         if parameters is not None:
             given.update(_parameters(request, parameters))
         if wants is Upload:
-            with admission.imports.place():
+            with admission.imports:
                 async with uploaded(request, config) as upload:
                     given["body"] = upload
                     return await do(request, key, given, upload.digest)
@@ -250,9 +250,12 @@ def _response(request: web.Request, answer: Answer[Any]) -> web.Response:
     if answer.value is None:
         return web.Response(status=answer.status, headers=answer.headers)
     value = answer.value
-    if isinstance(value, io.IOBase):
+    if isinstance(value, msgspec.Raw):
+        body = bytes(value)
+    elif isinstance(value, io.IOBase):
         return _of_file(request, answer, value)
-    body = bytes(value) if isinstance(value, msgspec.Raw) else _encode(value)
+    else:
+        body = _encode(value)
     headers: Mapping[str, str] = _JSON_HEADERS
     if answer.headers or answer.content_type != "application/json":
         headers = {"Content-Type": answer.content_type, **answer.headers}

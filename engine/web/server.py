@@ -109,7 +109,7 @@ def _watch(ctx: Context, admission: Admission) -> None:
     watch, engine, feed, journal = ctx.metrics.watch, ctx.engine, ctx.feed, ctx.journal
     watch("passby_fences", "Fences in memory.", lambda: len(engine.fences))
     watch("passby_residents", "Residents in memory.", lambda: engine.counts()["residents"])
-    watch("passby_waiting", "Requests that wait for an answer.", lambda: admission.waiting)
+    watch("passby_waiting", "Requests that wait for an answer.", lambda: admission.waiting.taken)
     watch("passby_journal_depth", "Changes that wait for a commit.", lambda: journal.depth)
     watch(
         "passby_journal_oldest_seconds",
