@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ from engine.store import backup
 from engine.store.backup import BackupRefused, back_up, check, restore, tables_of
 from engine.store.migrate import load_migrations, migrate
 from tests.conftest import Server
+from tests.recordings import lines_of, shared
 from tests.running import remove
 from tests.running import serving as in_process_of_its_own
 from tests.web_town import OPERATOR, Town, offer, serving
@@ -345,3 +347,68 @@ async def test_the_commands_on_the_servers_that_come_along(tmp_path: Path) -> No
     finally:
         remove(old)
         remove(new)
+
+
+async def test_real_places_and_tracks_come_back(
+    tmp_path: Path, database_url: str, other_url: str, measured: list[str]
+) -> None:
+    """Chicago's places and some hours of its shuttles: the export is the same to the byte, and once
+    all are confirmed, the rest of their way is decided on as if nothing had been restored.
+
+    Those who were inside enter again: while nothing of theirs was granted, that was forgotten.
+    """
+    file, places = tmp_path / "chicago.backup", shared("fences_chicago.geojson.gz").read_bytes()
+    track = recent(lines_of(shared("pings_chicago_shuttle.jsonl.gz"))[:3_000])
+    before, after = track[:1_000], track[1_000:]
+    async with open_town(database_url, tmp_path) as here:
+        await here.brand("city")
+        gzipped = {"Authorization": f"Bearer {OPERATOR}", "Content-Encoding": "gzip"}
+        path = "/v1/fences/import?brand=city"
+        async with here.session.post(path, data=places, headers=gzipped) as answer:
+            assert (await answer.json())["created"] > 1_500
+        for resident in sorted({p["resident"] for p in track}):
+            await here.resident(resident)
+        await answered(here, before)
+        exported = await export(here)
+        header = await back_up(database_url, file, now_ms=NOW_MS)
+        wanted = await answered(here, after)
+
+    done = await restore(other_url, file, force=False, now_ms=NOW_MS, say=lambda _: None)
+    async with open_town(other_url, tmp_path) as here:
+        assert await export(here) == exported
+        assert {told["status"] for told in await answered(here, after)} == {"no_consent"}
+        reconfirm = ("reconfirm", "--all", "--because", "A test.", "--database-url", other_url)
+        assert (await passby(*reconfirm))[::2] == (0, "")
+        got = await answered(here, after)
+
+    assert [(one["decision"], one["status"]) for one in got] == [
+        (one["decision"], one["status"]) for one in wanted
+    ]
+    enters = sum(told["kind"] == "enter" for one in got for told in one["events"])
+    assert enters > 20
+    measured.append(
+        f"backup and restore of real data: {done.rows['fences']:,} fences, {done.suspended} "
+        f"residents, {sum(header.rows.values()):,} rows, "
+        f"{file.stat().st_size / 1e6:.1f} MB"
+    )
+
+
+def recent(lines: list[bytes]) -> list[dict[str, Any]]:
+    """Recorded pings as if the last of them was taken just now, each with an id."""
+    taken = [json.loads(line) for line in lines]
+    later_ms = int(time.time() * 1_000) - taken[-1]["at_ms"]
+    return [{**one, "at_ms": one["at_ms"] + later_ms, "id": str(n)} for n, one in enumerate(taken)]
+
+
+async def answered(here: Town, sent: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The decisions of pings."""
+    told = await here.must("POST", "/v1/pings", {"pings": sent})
+    decisions: list[dict[str, Any]] = told["decisions"]
+    return decisions
+
+
+async def export(here: Town) -> bytes:
+    """All that is the city's."""
+    headers = {"Authorization": f"Bearer {OPERATOR}"}
+    async with here.session.get("/v1/brands/city/export", headers=headers) as answer:
+        return await answer.read()
