@@ -8,9 +8,10 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench import commit, consent, decide, match, next_fix, revoke, serve, streams
+from bench import commit, consent, decide, machine, match, next_fix, revoke, serve, streams
+from bench.budgets import read_budgets, written_for
 from bench.leftovers import end_by_signal
-from bench.table import Row, conditions, lines, over_budget, read_budgets
+from bench.table import Row, conditions, lines, over_budget
 from bench.timing import progress
 
 Benchmarks = dict[str, list[Callable[[], list[Row]]]]
@@ -73,6 +74,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"there is no {', '.join(sorted(unknown))}; choose of {', '.join(benchmarks)}")
     signal.signal(signal.SIGTERM, end_by_signal)
     head = conditions(residents=RESIDENTS)
+    here = None if arguments.smoke else machine.measure()
+    if here is not None:
+        head.append(here.told(written_for()))
     rows = [
         row
         for name, runs in benchmarks.items()
@@ -80,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         for run in runs
         for row in run()
     ]
-    budgets = {} if arguments.smoke else read_budgets()
+    budgets = {} if here is None else read_budgets(here)
     print("\n".join([*head, "", *lines(rows, budgets)]))
     broken = over_budget(rows, budgets)
     for sentence in broken:

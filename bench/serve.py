@@ -107,7 +107,7 @@ def measure(*, fences: int, residents: int, rounds: int) -> list[Result]:
                 server_pid=pid,
                 phases=phases(residents, rounds),
             )
-            return _load(plan)
+            return loaded(plan)
 
 
 async def fill(data: Path, fences: int, residents: int) -> None:
@@ -177,8 +177,8 @@ def _port(process: "subprocess.Popen[bytes]", said: Path) -> int:
     raise ServerFailed(said.read_text(encoding="utf-8")[-2_000:])
 
 
-def _load(plan: Plan) -> list[Result]:
-    """Run the load in its own process."""
+def loaded(plan: Plan) -> list[Result]:
+    """Run a load in a process of its own; what its phases came to."""
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.load"],
         cwd=ROOT,

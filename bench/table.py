@@ -2,7 +2,6 @@
 
 import os
 import platform
-import tomllib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,14 +10,11 @@ from typing import Final
 
 import msgspec
 
+from bench.budgets import Budgets
 from bench.timing import turn_ns
 
-BUDGETS_FILE: Final = Path(__file__).with_name("budgets.toml")
 PACKAGES: Final = ("shapely", "rtree", "numpy", "msgspec", "aiohttp", "uvloop", "asyncpg")
 _LIMITS: Final = {"_max": "<=", "_min": ">="}
-
-Budgets = dict[str, dict[str, float]]
-"""Row -> figure with ``_max`` or ``_min`` behind its name -> limit."""
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -41,18 +37,13 @@ class Row(msgspec.Struct, kw_only=True):
     note: str = ""
 
 
-def read_budgets(path: Path = BUDGETS_FILE) -> Budgets:
-    """The limits that the run is held to."""
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
 def over_budget(rows: Iterable[Row], budgets: Budgets) -> list[str]:
     """A sentence for every figure that breaks its limit, and for every budget without its figure.
 
     Only rows that were measured are looked at.
     """
     return [
-        f"{row.name}: {figure} is {_told(found)}, the budget is {_LIMITS[limit]} {wanted:g}"
+        f"{row.name}: {figure} is {_told(found)}, the budget is {_LIMITS[limit]} {wanted:,.4g}"
         for row in rows
         for key, wanted in budgets.get(row.name, {}).items()
         for figure, limit in [(key[:-4], key[-4:])]

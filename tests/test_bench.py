@@ -7,8 +7,10 @@ import pytest
 
 from bench import commit, consent, decide, match, serve, streams
 from bench.__main__ import full, smoke
+from bench.budgets import BUDGETS_FILE, Machine, read_budgets, written_for
 from bench.city import Walk, bodies, make_fences, scattered
-from bench.table import BUDGETS_FILE, Row, conditions, lines, over_budget, read_budgets
+from bench.machine import measure
+from bench.table import Row, conditions, lines, over_budget
 from geofences.fence import Area
 from geofences.index import FenceIndex
 
@@ -159,6 +161,27 @@ def test_the_table_shows_what_was_measured() -> None:
     assert "median" in head
     assert first.split() == ["a", "1.50", "ms", "1.0%"]
     assert second.split() == ["b", "10,000", "kept", "why"]
+
+
+def test_a_slower_machine_has_more_time_and_need_do_less() -> None:
+    """Times and rates are taken in proportion to what the machine makes of others' work."""
+    there = Machine(textbook_us=10.0, aiohttp_per_s=20_000.0)
+    here = Machine(textbook_us=25.0, aiohttp_per_s=5_000.0)
+
+    assert here.limit("median_us_max", 60.0, there) == 150.0
+    assert here.limit("per_s_min", 8_000.0, there) == 2_000.0
+    assert here.limit("changing_max", 0.01, there) == 0.01
+    assert here.limit("mb_max", 500.0, there) == 500.0
+    assert read_budgets(written_for()) == read_budgets()
+
+
+def test_this_machine_is_measured_by_the_work_of_others() -> None:
+    """Both yardsticks give a figure, and the line above the table tells them."""
+    here = measure(pings=200, residents=200)
+
+    assert here.textbook_us > 0
+    assert here.aiohttp_per_s > 0
+    assert "(1.00 of the one" in here.told(here)
 
 
 def test_every_budget_is_of_a_row_that_a_full_run_measures() -> None:
