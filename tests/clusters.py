@@ -4,10 +4,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from engine.store.cluster import Cluster, write_private
+from engine.store.cluster import SHARED, Cluster, write_private
 from engine.store.embedded import EmbeddedPostgres
+
+MEMORY: Final = Path("/dev/shm")
+ROOM_BYTES: Final = 4 << 30
+"""More than the databases of a run and a write-ahead log of the longest that it may be."""
 
 
 class Template(NamedTuple):
@@ -46,11 +50,19 @@ def forget() -> None:
         shutil.rmtree(made.data, ignore_errors=True)
 
 
-async def lay(data: Path) -> None:
-    """Give a data folder that has no cluster one of its own, as its first start would."""
-    cluster = Cluster(data, user="nobody")
+async def lay(data: Path, *, shared: Path = SHARED) -> None:
+    """Give a data folder that has no cluster one of its own, as its first start would.
+
+    Args:
+        data: the data folder.
+        shared: where the cluster and the binaries stand if we are root.
+    """
+    made = await template()
+    cluster = Cluster(data, user="nobody", shared=shared)
+    binaries = f"postgres-{cluster.version}"
+    if cluster.as_root and shared != SHARED:
+        (shared / binaries).symlink_to(SHARED / binaries)
     if not cluster.folder.exists():
-        made = await template()
         copy(made, cluster.folder)
         write_private(cluster.password_file, made.password)
 
@@ -58,3 +70,11 @@ async def lay(data: Path) -> None:
 def copy(made: Template, folder: Path) -> None:
     """Copy the template's cluster with its owners and modes."""
     subprocess.run(["cp", "-a", str(made.folder), str(folder)], check=True)
+
+
+def quick_folder() -> Path:
+    """A new folder, in memory if there is room, for a cluster whose disk no test looks at."""
+    roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES
+    folder = Path(tempfile.mkdtemp(prefix="passby-tests-", dir=MEMORY if roomy else None))
+    folder.chmod(0o755)
+    return folder

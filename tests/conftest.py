@@ -1,4 +1,4 @@
-"""One embedded PostgreSQL for the run, and an empty database on it for each test that asks."""
+"""One embedded PostgreSQL for a process, and a database on it for each test that asks."""
 
 import asyncio
 import fcntl
@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,27 @@ import pytest
 
 from engine.store.cluster import BELONGS_TO, SHARED
 from engine.store.embedded import EmbeddedPostgres
+from engine.store.migrate import load_migrations, migrate
 from tests import clusters
 
 
 class Server:
-    """The run's server, and a loop of its own to talk to it from tests that have none."""
+    """The run's server, and a loop of its own to talk to it from tests that have none.
 
-    def __init__(self, data: Path) -> None:
+    Attributes:
+        url: of a database that nobody uses.
+    """
+
+    def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._numbers = itertools.count(1)
-        self._loop.run_until_complete(clusters.lay(data))
-        self._embedded = EmbeddedPostgres(data)
+        self._folder = clusters.quick_folder()
+        data = self._folder / "data"
+        self._loop.run_until_complete(clusters.lay(data, shared=self._folder))
+        self._embedded = EmbeddedPostgres(data, shared=self._folder)
         self.url = self._loop.run_until_complete(self._embedded.start())
+        self._migrated = self.create_database()
+        self._loop.run_until_complete(self._migrate(self.url_of(self._migrated)))
 
     def execute(self, sql: str) -> None:
         """Run one statement as the server's owner."""
@@ -39,23 +49,41 @@ class Server:
         finally:
             await connection.close()
 
-    def create_database(self) -> str:
-        """Make an empty database; its name."""
+    async def _migrate(self, url: str) -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await migrate(connection, load_migrations())
+        finally:
+            await connection.close()
+
+    def create_database(self, template: str = "template1") -> str:
+        """Make a copy of a database that nobody is connected to; its name."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"create database {name}")
+        self.execute(f"create database {name} template {template}")
         return name
+
+    def url_of(self, name: str) -> str:
+        """The URL of a database."""
+        return self.url.replace("/passby?", f"/{name}?")
+
+    @contextmanager
+    def database(self, *, empty: bool) -> Iterator[str]:
+        """URL of a database, empty or with empty tables; dropped then, whoever is connected."""
+        name = self.create_database(*(() if empty else (self._migrated,)))
+        yield self.url_of(name)
+        self.execute(f"drop database {name} with (force)")
 
     def stop(self) -> None:
         """Stop the server and leave nothing behind."""
         self._loop.run_until_complete(self._embedded.stop())
         self._loop.close()
-        shutil.rmtree(self._embedded.cluster.home, ignore_errors=True)
+        shutil.rmtree(self._folder)
 
 
 @pytest.fixture(scope="session")
-def database_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def database_server() -> Iterator[Server]:
     """The run's embedded PostgreSQL."""
-    server = Server(tmp_path_factory.mktemp("database") / "data")
+    server = Server()
     yield server
     server.stop()
 
@@ -72,10 +100,16 @@ def _no_clusters_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture
 def database_url(database_server: Server) -> Iterator[str]:
-    """URL of an empty database, which is dropped after the test, whoever is still connected."""
-    name = database_server.create_database()
-    yield database_server.url.replace("/passby?", f"/{name}?")
-    database_server.execute(f"drop database {name} with (force)")
+    """URL of a database of this test's own whose tables are there and empty."""
+    with database_server.database(empty=False) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(database_server: Server) -> Iterator[str]:
+    """URL of a database of this test's own with nothing in it."""
+    with database_server.database(empty=True) as url:
+        yield url
 
 
 SIM_SEEDS = 200

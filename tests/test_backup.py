@@ -6,7 +6,7 @@ import gzip
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,11 +71,10 @@ async def live(here: Town) -> dict[str, str]:
 
 
 @pytest.fixture
-def other_url(database_server: Server, database_url: str) -> Any:
-    """A second empty database."""
-    name = database_server.create_database()
-    yield database_server.url.replace("/passby?", f"/{name}?")
-    database_server.execute(f"drop database {name} with (force)")
+def other_url(database_server: Server) -> Iterator[str]:
+    """A second database, which is empty."""
+    with database_server.database(empty=True) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager
@@ -272,15 +271,15 @@ async def _write_until_cancelled(here: Town) -> None:
 
 
 async def test_an_older_backup_is_brought_up_to_date(
-    tmp_path: Path, database_url: str, other_url: str
+    tmp_path: Path, empty_database_url: str, other_url: str
 ) -> None:
     """Into a new database; one that is ahead of the backup is refused."""
     file = tmp_path / "old.backup"
     known = load_migrations()
-    async with connected(database_url) as connection:
+    async with connected(empty_database_url) as connection:
         await migrate(connection, known[:1])
         await connection.execute("insert into brands values ('b', '{}', 1)")
-    header = await back_up(database_url, file, now_ms=NOW_MS)
+    header = await back_up(empty_database_url, file, now_ms=NOW_MS)
     assert len(header.migrations) == 1
     await restore(other_url, file, force=False, now_ms=NOW_MS, say=lambda _: None)
     async with connected(other_url) as connection:
@@ -290,18 +289,18 @@ async def test_an_older_backup_is_brought_up_to_date(
         await restore(other_url, file, force=True, now_ms=NOW_MS, say=lambda _: None)
 
 
-async def test_what_stands_in_the_way_is_told(tmp_path: Path, database_url: str) -> None:
+async def test_what_stands_in_the_way_is_told(tmp_path: Path, empty_database_url: str) -> None:
     """An empty database, a file that is there, a service that runs, a server that does not."""
     file = tmp_path / "town.backup"
     with pytest.raises(BackupRefused, match="nothing to back up"):
-        await back_up(database_url, file, now_ms=NOW_MS)
+        await back_up(empty_database_url, file, now_ms=NOW_MS)
     assert names(tmp_path) == set()
-    async with open_town(database_url, tmp_path / "data"):
-        await back_up(database_url, file, now_ms=NOW_MS)
+    async with open_town(empty_database_url, tmp_path / "data"):
+        await back_up(empty_database_url, file, now_ms=NOW_MS)
         with pytest.raises(BackupRefused, match="there already"):
-            await back_up(database_url, file, now_ms=NOW_MS)
+            await back_up(empty_database_url, file, now_ms=NOW_MS)
         with pytest.raises(BackupRefused, match="a service uses the database"):
-            await restore(database_url, file, force=True, now_ms=NOW_MS, say=lambda _: None)
+            await restore(empty_database_url, file, force=True, now_ms=NOW_MS, say=lambda _: None)
     assert names(tmp_path) == {"data", "town.backup"}
 
 

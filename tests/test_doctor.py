@@ -104,25 +104,29 @@ async def connected(url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
         await connection.close()
 
 
-async def test_the_database(database_url: str, tmp_path: Path) -> None:
+async def test_the_database(empty_database_url: str, tmp_path: Path) -> None:
     """From an empty one to one of a newer version; and one that is not there."""
     config = Config(data=tmp_path, operator_key=OPERATOR)
     well = [("store", "ok"), ("clock", "ok")]
-    assert told(await doctor.database(database_url, config)) == [*well, ("migrations", "warn")]
+    assert told(await doctor.database(empty_database_url, config)) == [
+        *well,
+        ("migrations", "warn"),
+    ]
 
-    async with connected(database_url) as connection:
+    async with connected(empty_database_url) as connection:
         await migrate(connection, load_migrations()[:1])
-        found = told(await doctor.database(database_url, config))
+        found = told(await doctor.database(empty_database_url, config))
         assert found == [*well, ("migrations", "warn"), ("key", "warn")]
 
         await migrate(connection, load_migrations())
-        found = told(await doctor.database(database_url, config))
+        found = told(await doctor.database(empty_database_url, config))
         assert found == [*well, ("migrations", "ok"), ("key", "warn"), ("records", "ok")]
 
         async with running(
-            Config(data=tmp_path, operator_key=OPERATOR, database_url=database_url), lambda: None
+            Config(data=tmp_path, operator_key=OPERATOR, database_url=empty_database_url),
+            lambda: None,
         ):
-            found = told(await doctor.database(database_url, config))
+            found = told(await doctor.database(empty_database_url, config))
         assert found == [*well, ("migrations", "ok"), ("key", "ok"), ("records", "ok")]
 
         later_ms = clock_ms() + 3_600_000
@@ -130,14 +134,14 @@ async def test_the_database(database_url: str, tmp_path: Path) -> None:
         await connection.execute(
             "select note($1, 'key', array['k'], array[null], array[0], array['created'])", who
         )
-        found = told(await doctor.database(database_url, config))
+        found = told(await doctor.database(empty_database_url, config))
         late = [("key", "ok"), ("clock", "warn"), ("records", "ok")]
         assert found == [*well, ("migrations", "ok"), *late]
 
         await connection.execute(
             "insert into passby_migrations (number, name, checksum) values (9999, 'x', 'x')"
         )
-    found = told(await doctor.database(database_url, config))
+    found = told(await doctor.database(empty_database_url, config))
     assert found == [*well, ("migrations", "fail")]
     nobody = "postgresql://passby:no@127.0.0.1:1/passby"
     assert told(await doctor.database(nobody, config)) == [("store", "fail")]

@@ -399,8 +399,8 @@ def test_the_twins_agree(database_url: str) -> None:
 # Migrations.
 
 
-async def test_migrations_are_applied_once(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
+async def test_migrations_are_applied_once(empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
     try:
         ours = load_migrations()
         assert await migrate(connection, ours) == len(ours)
@@ -409,14 +409,14 @@ async def test_migrations_are_applied_once(database_url: str) -> None:
         await connection.close()
 
 
-async def test_of_many_processes_one_migrates(database_url: str) -> None:
-    stores = [PostgresStore(database_url, pool_min=1) for _ in range(5)]
+async def test_of_many_processes_one_migrates(empty_database_url: str) -> None:
+    stores = [PostgresStore(empty_database_url, pool_min=1) for _ in range(5)]
     await asyncio.gather(*(store.open() for store in stores))
     await asyncio.gather(*(store.close() for store in stores))
 
 
-async def test_a_changed_migration_is_refused(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
+async def test_a_changed_migration_is_refused(empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
     try:
         first = Migration(1, "one", "create table one (a integer)")
         await migrate(connection, [first])
@@ -426,19 +426,19 @@ async def test_a_changed_migration_is_refused(database_url: str) -> None:
         await connection.close()
 
 
-async def test_a_newer_database_is_refused(database_url: str) -> None:
+async def test_a_newer_database_is_refused(empty_database_url: str) -> None:
     await execute(
-        database_url,
+        empty_database_url,
         "create table passby_migrations (number integer primary key, name text not null,"
         " checksum text not null, applied_at timestamptz not null default now())",
         "insert into passby_migrations select n, 'x', 'x' from generate_series(1, 99) n",
     )
     with pytest.raises(SchemaRefused, match="newer version"):
-        await PostgresStore(database_url).open()
+        await PostgresStore(empty_database_url).open()
 
 
-async def test_a_broken_migration_leaves_nothing(database_url: str) -> None:
-    connection = await asyncpg.connect(database_url)
+async def test_a_broken_migration_leaves_nothing(empty_database_url: str) -> None:
+    connection = await asyncpg.connect(empty_database_url)
     try:
         good = Migration(1, "one", "create table one (a integer)")
         broken = Migration(2, "two", "create table two (a integer); select 1/0")
@@ -454,7 +454,7 @@ async def test_a_broken_migration_leaves_nothing(database_url: str) -> None:
 
 
 async def test_throughput_of_commits(store: PostgresStore, measured: list[str]) -> None:
-    """Not a bar, a figure: how fast this machine commits groups of changed presences."""
+    """Not a bar, a figure: how fast groups of changed presences are committed, to memory here."""
     for size in (1, 100, 1_000):
         rounds, began_s = min(200, 20_000 // size), time.perf_counter()
         for n in range(rounds):
