@@ -23,6 +23,7 @@ FULL_ROWS = {
     "match 1k, every fence",
     *(f"decide {size}, {way}" for size in ("10k", "100k") for way in ("one", "batches")),
     *(phase.name for phase in serve.phases(300, 1)[1:]),
+    *(*streams.WAYS, "streams, events", "import, new", "import, as they are"),
     *(f"consent 1M, {what}" for what in ("load", "memory", "decide, warm", "decide, anybody")),
 }
 
