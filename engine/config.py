@@ -115,6 +115,11 @@ class Config:
     claim_age_max_days: int = _setting(
         396, "How long a claim is known to be its resident's; afterwards it is nobody's, days."
     )
+    records_max: int = _setting(
+        10_000,
+        "Records of one resident beyond which nothing is turned on any more; turning off always "
+        "works, and leaves a record where it changes something.",
+    )
     lease_ms: int = _setting(2_000, "How long preferences hold without news of the feed, ms.")
     poll_ms: int = _setting(500, "Longest pause between two looks at the feed, ms.")
     canary_s: int = _setting(

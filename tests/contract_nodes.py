@@ -41,6 +41,7 @@ class NodeContract:
             await store.put_key(KEY)
         await store.join("a", lease_ms=2_000)
 
+        assert await store.newest_change() == 3
         assert len(await store.follow("a", 0, renewed_ms=1, limit=2)) == 2
         assert await store.follow("a", 2, renewed_ms=2, limit=2) == [Change(3, "key", "k1")]
         with pytest.raises(FeedLost):

@@ -32,6 +32,7 @@ CALLS: dict[str, Callable[[Store], Awaitable[object]]] = {
     "secret": lambda s: s.secret("codes"),
     "snapshot": lambda s: s.snapshot(now_ms=NOW_MS),
     "changes_after": lambda s: s.changes_after(0),
+    "newest_change": lambda s: s.newest_change(),
     "follow": lambda s: s.follow("n1", 0, renewed_ms=1),
     "announce": lambda s: s.announce(),
     "join": lambda s: s.join("n1", lease_ms=2_000),

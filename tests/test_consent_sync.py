@@ -27,6 +27,7 @@ from engine.consent.sync import (
     PreconditionRequired,
     Requested,
     Said,
+    TooManyRecords,
     marketing,
     resolve,
     standing,
@@ -184,7 +185,49 @@ def test_a_record_keeps_the_circumstances() -> None:
         notice=notice,
         device="phone",
         proof="p-1",
+        call_records=1,
     )
+
+
+def test_a_call_says_how_many_records_it_made() -> None:
+    """Of what was accepted, so that the last of them can't be dropped unseen."""
+    done = resolve(kept(ON), (CONTACT, *NEVER_TEA), said())
+
+    assert [(r.effect, r.call_records) for r in done.records] == [("deny", 2), ("deny", 2)]
+
+
+FULL: Final = 4
+"""Records of `kept(ON, NEVER_TEA)`."""
+
+
+def test_nothing_more_is_turned_on_beyond_the_limit() -> None:
+    """From the latest version too; in a mixed call it is refused, and its narrowings apply."""
+    row = kept(ON, NEVER_TEA)
+
+    with pytest.raises(TooManyRecords):
+        resolve(row, ON, said(2), records_max=FULL)
+    with pytest.raises(PreconditionFailed):
+        resolve(row, ON, said(1), records_max=FULL)
+    done = resolve(row, (*ON, *OFF), said(2), records_max=FULL)
+    assert ([r.effect for r in done.records], done.refused) == (["withdraw", "withdraw"], ON)
+    assert resolve(row, ON, said(2), records_max=FULL + 1).refused == ()
+
+
+@pytest.mark.parametrize("call", [OFF, stop(), marketing(False, ["ink"])])
+def test_turning_off_works_beyond_the_limit(call: Sequence[Requested]) -> None:
+    """It leaves a record where it changes something, and once it holds, no more of them."""
+    row = kept(ON, NEVER_TEA)
+
+    once = resolve(row, call, said(), records_max=1)
+    after = msgspec.structs.replace(row, version=3, records=row.records + once.records)
+    again = resolve(after, call, said(), records_max=1)
+    unlimited = (*row.records, *resolve(row, call, said()).records)
+
+    assert 0 < len(once.records) <= 2
+    assert [(held.record.scope, held.lanes) for held in standing_of(after.records)] == [
+        (held.record.scope, held.lanes) for held in standing_of(unlimited)
+    ]
+    assert (again.records, again.refused, again.narrows) == ((), (), True)
 
 
 def test_stop_withdraws_every_lane() -> None:

@@ -309,3 +309,22 @@ def test_the_effects_of_a_change_are_those_that_residents_say() -> None:
     told = msgspec.json.schema(Change)["$defs"]["Change"]["properties"]["effect"]["enum"]
 
     assert sorted(told) == ["deny", "grant", "withdraw"]
+
+
+async def test_only_turning_off_works_beyond_the_limit_of_records(tmp_path: Path) -> None:
+    """It is acknowledged as ever, and said again leaves no more records."""
+    async with town(tmp_path, records_max=2) as here:
+        key = await newcomer(here)
+        on = await patch(here, key, USE, change("grant"))
+        more = await patch(here, key, change("grant", purpose="loyalty"), seen='"1"')
+        less = await patch(here, key, change("grant", channels=["push"]))
+        off = await here.call("POST", f"{ME}/stop", key=key)
+        again = await here.call("POST", f"{ME}/stop", key=key)
+        read = await here.must("GET", PREFERENCES, key=key)
+
+    assert on.status == 200
+    assert (more.status, more.code, more.headers["ETag"]) == (409, "too_many_records", '"1"')
+    assert [r["record"]["channels"] for r in less.body["receipts"]] == [["push"]]
+    assert (off.status, off.body["version"], len(off.body["receipts"])) == (200, 3, 1)
+    assert (again.status, again.headers["ETag"], again.body["receipts"]) == (200, '"3"', [])
+    assert (read["version"], read["standing"]) == (3, [])

@@ -1,8 +1,8 @@
 """Whether a resident's records are those that were written: each one's hash, and their chain.
 
 Whoever changes, drops or adds a record in the database is found, unless they write all that follows
-it anew, or drop the last records of the last call and no other. The receipts that residents keep
-tell of that too.
+it anew, or drop the last call as a whole and set the resident's version back. The receipts that
+residents keep tell of that too.
 """
 
 import hashlib
@@ -36,6 +36,7 @@ class _Link(msgspec.Struct):
     subject: str
     version: int
     supersedes: str
+    call_records: int = 1
 
 
 _link = msgspec.json.Decoder(_Link)
@@ -67,9 +68,18 @@ def faults(resident: str, version: int, kept: Sequence[Kept]) -> list[Broken]:
         if fault := _fault(resident, record, before):
             broken.append(Broken(record.id, fault))
         before, place = record.id, record.position
-    if version != (kept[-1].version if kept else 0):
+    if version != (kept[-1].version if kept else 0) or _ends_early(kept):
         broken.append(Broken(before, "missing"))
     return broken
+
+
+def _ends_early(kept: Sequence[Kept]) -> bool:
+    """Whether the last call made more records than there are of it."""
+    try:
+        made = _link.decode(kept[-1].body).call_records if kept else 0
+    except msgspec.DecodeError:
+        return False  # which is told of the record itself
+    return made > sum(record.version == kept[-1].version for record in kept)
 
 
 def _fault(resident: str, record: Kept, before: str) -> Fault | None:

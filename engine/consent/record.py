@@ -85,6 +85,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Where the city keeps the evidence of an opt-in that it brought along."""
     supersedes: str = ""
     """`record_id` of the subject's record before this one; empty for the first."""
+    call_records: int | UnsetType = UNSET
+    """How many records its call made, this one among them; so the last of them can't go unseen."""
     salt: str | UnsetType = UNSET
     """128 random bits, hex. Once the record is erased, nobody can find out by trying what the hash
     that stays was of."""

@@ -39,6 +39,7 @@ OWN: Final = frozenset(
         "device",
         "proof",
         "supersedes",
+        "call_records",
         "salt",
     )
 )

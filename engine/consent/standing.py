@@ -71,6 +71,15 @@ class Told:
         """What holds for just this scope."""
         return (*self._grants.get(scope, _NONE).values(), *self._denies.get(scope, _NONE).values())
 
+    def changes_by(self, record: Record) -> bool:
+        """Whether anything would hold otherwise after one more record; a grant is taken to."""
+        scope, said = record.scope, lanes_of(record)
+        if record.effect == "withdraw":
+            touched = self._grants.values() if scope.all else [self._grants.get(scope, _NONE)]
+            return any(held.lanes & said for own in touched for held in own.values())
+        denied = sum(held.lanes for held in self._denies.get(scope, _NONE).values())
+        return record.effect != "deny" or bool(said & ~denied)
+
     def say(self, record: Record) -> None:
         """Take in one more record."""
         if record.effect in SUSPENSIONS:

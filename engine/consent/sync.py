@@ -75,7 +75,11 @@ class Resolved(msgspec.Struct, frozen=True):
     records: tuple[Record, ...]
     refused: tuple[Requested, ...] = ()
     narrows: bool = False
-    """Whether something was accepted because it narrows."""
+    """Whether something narrows, even if it holds already and leaves no record."""
+
+
+class TooManyRecords(Exception):
+    """A resident has as many records as one may have, and nothing more is turned on."""
 
 
 class PreconditionRequired(Exception):
@@ -126,13 +130,17 @@ def opt_out_of_sale() -> tuple[Requested, ...]:
     )
 
 
-def resolve(kept: Kept, requested: Iterable[Requested], said: Said) -> Resolved:
+def resolve(
+    kept: Kept, requested: Iterable[Requested], said: Said, *, records_max: int | None = None
+) -> Resolved:
     """Turn what a resident asks for into records, by the rule of narrowing and widening.
 
     Args:
         kept: what they said so far; the records returned follow on it and share the next version.
         requested: in the order in which it was asked.
         said: the circumstances. At version 0 a widening needs no `if_match`.
+        records_max: with so many records already nothing is widened, and a narrowing leaves a
+            record only where it changes something; None: no limit.
 
     Returns:
         Narrowings always; widenings if based on the latest version, else in `refused`, unless
@@ -141,31 +149,41 @@ def resolve(kept: Kept, requested: Iterable[Requested], said: Said) -> Resolved:
     Raises:
         PreconditionRequired: only widenings, and `if_match` is missing.
         PreconditionFailed: only widenings, and `if_match` is not the latest version.
+        TooManyRecords: only widenings, and there are `records_max`.
     """
     latest = said.if_match == kept.version or (said.if_match is None and kept.version == 0)
+    full = records_max is not None and len(kept.records) >= records_max
+    wanted = tuple(requested)
     told: Told | None = None
+    if full or (not latest and any(change.effect == "grant" for change in wanted)):
+        told = Told(kept.records)
     records: list[Record] = []
     refused: list[Requested] = []
-    for change in requested:
+    narrows = False
+    for change in wanted:
         accepted: Requested | None = change
-        if change.effect == "grant" and not latest:
-            told = told or Told((*kept.records, *records))
+        if told is not None and change.effect == "grant":
             accepted = narrowed(told.of(change.scope), change, said.now_ms)
         if accepted is None:
             refused.append(change)
             continue
-        records.append(_record(kept, records, accepted, said))
+        narrows = narrows or told is not None or change.effect != "grant"
+        record = _record(kept, accepted, said)
         if told is not None:
-            told.say(records[-1])
-    if refused and not records:
+            if full and not told.changes_by(record):
+                continue
+            told.say(record)
+        records.append(record)
+    if refused and not narrows:
+        if latest:
+            raise TooManyRecords
         if said.if_match is None:
             raise PreconditionRequired
         raise PreconditionFailed(
             kept.version,
             tuple(r for r in kept.records if r.version > (said.if_match or 0)),
         )
-    narrows = (bool(records) and not latest) or any(one.effect != "grant" for one in records)
-    return Resolved(tuple(records), tuple(refused), narrows)
+    return Resolved(_chained(kept, records, said.seed), tuple(refused), narrows)
 
 
 def narrowed(held: Iterable[Standing], change: Requested, now_ms: int) -> Requested | None:
@@ -215,9 +233,8 @@ def _less(change: Requested, grant: Record) -> bool | None:
     return (channels, week, places) != (most_channels, most_hours, spared)
 
 
-def _record(kept: Kept, before: Sequence[Record], change: Requested, said: Said) -> Record:
-    """An accepted change as a record, chained on to those of the call before it, or those kept."""
-    last = before[-1] if before else kept.records[-1] if kept.records else None
+def _record(kept: Kept, change: Requested, said: Said) -> Record:
+    """An accepted change as a record, apart from its place among others."""
     return Record(
         subject=kept.id,
         actor=said.actor,
@@ -236,9 +253,20 @@ def _record(kept: Kept, before: Sequence[Record], change: Requested, said: Said)
         notice=said.notice,
         device=said.device,
         proof=said.proof,
-        supersedes="" if last is None else record_id(last),
-        salt=_salt(said.seed, len(before)),
     )
+
+
+def _chained(kept: Kept, records: Sequence[Record], seed: bytes) -> tuple[Record, ...]:
+    """The records of a call, each with the hash of the one before it."""
+    before = record_id(kept.records[-1]) if kept.records else ""
+    chained: list[Record] = []
+    for place, record in enumerate(records):
+        one = msgspec.structs.replace(
+            record, supersedes=before, call_records=len(records), salt=_salt(seed, place)
+        )
+        before = record_id(one)
+        chained.append(one)
+    return tuple(chained)
 
 
 def _salt(seed: bytes, place: int) -> str | UnsetType:

@@ -51,6 +51,11 @@ class MemoryNodes(MemoryPart):
             raise FeedLost(number)
         return feed[at : at + limit]
 
+    async def newest_change(self) -> int:
+        """Number of the feed's last line."""
+        feed = self._open_shared().feed
+        return feed[-1].number if feed else 0
+
     async def follow(
         self, node: str, number: int, *, renewed_ms: int, limit: int = 10_000
     ) -> list[Change]:

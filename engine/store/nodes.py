@@ -65,6 +65,9 @@ class NodeStore(Protocol):
             FeedLost: as `changes_after`.
         """
 
+    async def newest_change(self) -> int:
+        """Number of the feed's last line: of all that was committed before this call; 0: none."""
+
     async def announce(self) -> None:
         """Wake whoever waits for this process to have applied more, after `follow` has told it."""
 

@@ -27,6 +27,11 @@ class PostgresNodes:
             raise NotJoined
         return _after(number, found, limit)
 
+    async def newest_change(self) -> int:
+        """Number of the feed's last line; numbers are drawn in the order of commits."""
+        number: int = (await self._wire.row("newest_change"))[0]
+        return number
+
     async def announce(self) -> None:
         """Notify; may take as long as the writers do who notify before."""
         await self._wire.fetch("announce", ahead=True)

@@ -104,7 +104,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
     receipts: tuple[Receipt, ...]
     acknowledged_ms: int
     refused: tuple[sync.Requested, ...] = ()
-    """Widenings that rested on an older version."""
+    """Widenings that rested on an older version, or were too many."""
 
 
 async def get_preferences(
@@ -155,8 +155,7 @@ async def patch_preferences(
     resident: ResidentId,
     if_match: IfMatch | None = None,
 ) -> Answer[Acknowledged]:
-    """Change what holds; a grant needs If-Match unless it only takes from one that holds; a "no"
-    never does."""
+    """Change what holds; only a grant that adds something needs If-Match."""
     book, now_ms = ctx.engine.book, ctx.clock_ms()
     errors = [
         error
@@ -288,9 +287,12 @@ async def say(
         with or_not_in_force():
             row = await resident_row(ctx, key, whom)
             now_ms = ctx.clock_ms()
-            resolved = _resolve(row, requested, msgspec.structs.replace(said, now_ms=now_ms))
-            write = ctx.store.append_records(
-                whom, resolved.records, version_before=row.version, by=by
+            resolved = _resolve(ctx, row, requested, msgspec.structs.replace(said, now_ms=now_ms))
+            # What holds already is in force once all is that was written before.
+            write = (
+                ctx.store.append_records(whom, resolved.records, version_before=row.version, by=by)
+                if resolved.records
+                else ctx.store.newest_change()
             )
             try:
                 number = await in_force(ctx, write, narrows=resolved.narrows)
@@ -298,16 +300,18 @@ async def say(
                 continue
         if number is None:
             raise Refused("unknown_resident")
-        return _acknowledged(ctx, resolved)
+        return _acknowledged(ctx, row.version, resolved)
     raise Refused("overloaded", "Too many changes of this resident at once; send it again.")
 
 
 def _resolve(
-    row: ResidentRow, requested: Sequence[sync.Requested], said: sync.Said
+    ctx: Context, row: ResidentRow, requested: Sequence[sync.Requested], said: sync.Said
 ) -> sync.Resolved:
     """The rule of narrowing and widening, its refusals as ours."""
     try:
-        return sync.resolve(row, requested, said)
+        return sync.resolve(row, requested, said, records_max=ctx.config.records_max)
+    except sync.TooManyRecords:
+        raise Refused("too_many_records", headers={"ETag": etag(row.version)}) from None
     except sync.PreconditionRequired:
         raise Refused("precondition_required", headers={"ETag": etag(row.version)}) from None
     except sync.PreconditionFailed as failed:
@@ -319,9 +323,9 @@ def _resolve(
         ) from None
 
 
-def _acknowledged(ctx: Context, resolved: sync.Resolved) -> Answer[Acknowledged]:
+def _acknowledged(ctx: Context, before: int, resolved: sync.Resolved) -> Answer[Acknowledged]:
     """The answer, with the ETag for the next change."""
-    version = resolved.records[-1].version
+    version = resolved.records[-1].version if resolved.records else before
     done = Acknowledged(
         version=version,
         changes=tuple(

@@ -68,6 +68,11 @@ CODES: Final[dict[str, Kind]] = {
         409, "Notice exists", "What residents were shown never changes: take another version."
     ),
     "too_many_zones": Kind(409, "Too many zones", "Remove a zone, or draw an old one anew."),
+    "too_many_records": Kind(
+        409,
+        "Too many changes",
+        "The resident has said as much as is kept of one; turning off still works.",
+    ),
     "zone_in_use": Kind(
         409, "Zone in use", "A grant names it as a place where it doesn't hold: renew that first."
     ),
