@@ -24,6 +24,10 @@ PRECISE_LIFE_MS: Final = 90 * DAY_MS
 """A grant on precise location ends sooner than others: after 3 months, not 12."""
 
 
+SPEAK_FOR_OTHERS: Final = ("guardian", "agent")
+"""Actors whose "never" a minor can't lift."""
+
+
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
     """One change that a resident asks for."""
 
@@ -49,6 +53,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     notice: Notice | None = None
     client_ms: int | None = None
     proof: str | None = None
+    bound: bool = False
+    """A minor, who turns nothing on that somebody denied for them."""
     seed: bytes = b""
     """16 to 64 random bytes, from which the records' salts are drawn; empty: they have none."""
 
@@ -80,6 +86,10 @@ class Resolved(msgspec.Struct, frozen=True):
 
 class TooManyRecords(Exception):
     """A resident has as many records as one may have, and nothing more is turned on."""
+
+
+class GuardianNeeded(Exception):
+    """A minor can't turn on what somebody denied for them."""
 
 
 class PreconditionRequired(Exception):
@@ -150,6 +160,7 @@ def resolve(
         PreconditionRequired: only widenings, and `if_match` is missing.
         PreconditionFailed: only widenings, and `if_match` is not the latest version.
         TooManyRecords: only widenings, and there are `records_max`.
+        GuardianNeeded: only widenings, and a minor asks for what was denied for them.
     """
     latest = said.if_match == kept.version or (said.if_match is None and kept.version == 0)
     full = records_max is not None and len(kept.records) >= records_max
@@ -157,6 +168,7 @@ def resolve(
     told: Told | None = None
     if full or (not latest and any(change.effect == "grant" for change in wanted)):
         told = Told(kept.records)
+    forbidden = Told(r for r in kept.records if r.actor in SPEAK_FOR_OTHERS) if said.bound else None
     records: list[Record] = []
     refused: list[Requested] = []
     narrows = False
@@ -164,6 +176,8 @@ def resolve(
         accepted: Requested | None = change
         if told is not None and change.effect == "grant":
             accepted = narrowed(told.of(change.scope), change, said.now_ms)
+        if forbidden is not None and _lifts(change, forbidden.of(change.scope)):
+            accepted = None
         if accepted is None:
             refused.append(change)
             continue
@@ -176,7 +190,7 @@ def resolve(
         records.append(record)
     if refused and not narrows:
         if latest:
-            raise TooManyRecords
+            raise TooManyRecords if full else GuardianNeeded
         if said.if_match is None:
             raise PreconditionRequired
         raise PreconditionFailed(
@@ -184,6 +198,13 @@ def resolve(
             tuple(r for r in kept.records if r.version > (said.if_match or 0)),
         )
     return Resolved(_chained(kept, records, said.seed), tuple(refused), narrows)
+
+
+def _lifts(change: Requested, held: Iterable[Standing]) -> bool:
+    """Whether a grant would take the place of a deny, as a grant for the same scope does."""
+    said = lanes(change.purpose, change.actions, change.data)
+    denied = (one.lanes & said for one in held if one.record.effect == "deny")
+    return change.effect == "grant" and any(denied)
 
 
 def narrowed(held: Iterable[Standing], change: Requested, now_ms: int) -> Requested | None:

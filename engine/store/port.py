@@ -122,6 +122,8 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     brands: tuple[str, ...] = ()
     resident: str | None = None
     purchaser: str | None = None
+    guardian: bool = False
+    """A resident key of somebody who speaks for a minor."""
 
 
 class Change(msgspec.Struct, frozen=True):

@@ -64,6 +64,8 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
     current: bool
     """Whether it is the one that asks."""
+    guardian: bool
+    """Whether it is a guardian's, which the resident can't take away."""
 
 
 def read_code(typed: str) -> str:
@@ -131,7 +133,11 @@ async def list_devices(
     ids, following = page_ids(mine, limit, cursor)
     page = tuple(
         DeviceView(
-            id=one, name=mine[one].name, created_ms=mine[one].created_ms, current=one == key.id
+            id=one,
+            name=mine[one].name,
+            created_ms=mine[one].created_ms,
+            current=one == key.id,
+            guardian=mine[one].guardian,
         )
         for one in ids
     )
@@ -143,8 +149,12 @@ async def delete_device(
 ) -> Answer[None]:
     """Take a device away; its key stops working at once, on every server."""
     whom = resident_of(key, resident)
-    if not any(one.id == device and one.resident == whom for one in ctx.keys.values()):
+    known = (one for one in ctx.keys.values() if one.id == device and one.resident == whom)
+    gone = next(known, None)
+    if gone is None:
         raise Refused("unknown_device")
+    if gone.guardian and key.role == "resident" and not key.guardian:
+        raise Refused("guardian_needed")
     number = await ctx.store.delete_key(device, by=by)
     if number is None:
         raise Refused("unknown_device")

@@ -31,6 +31,8 @@ class KeyBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Of a resident key."""
     purchaser: Id | None = None
     """Of a purchaser."""
+    guardian: bool = False
+    """Of a resident key: whoever has it speaks for the resident as their guardian."""
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +45,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     brands: tuple[str, ...] = ()
     resident: str | None = None
     purchaser: str | None = None
+    guardian: bool = False
 
 
 class MadeKey(KeyView, frozen=True, kw_only=True):
@@ -72,6 +75,7 @@ async def create_key(ctx: Context, body: KeyBody, by: Author | None) -> Answer[M
         brands=tuple(dict.fromkeys(body.brands)),
         resident=body.resident,
         purchaser=body.purchaser,
+        guardian=body.guardian,
     )
     await live(ctx, await ctx.store.put_key(row, by=by))
     return Answer(MadeKey(**msgspec.structs.asdict(view(row)), key=key), 201)
@@ -79,7 +83,9 @@ async def create_key(ctx: Context, body: KeyBody, by: Author | None) -> Answer[M
 
 def _errors(body: KeyBody) -> list[FieldError]:
     """What is missing for the role, and what does not go with it."""
-    return [
+    misplaced = body.guardian and body.role != "resident"
+    told = "Goes with the role resident only."
+    return [FieldError("guardian", "role_mismatch", told)] * misplaced + [
         FieldError(name, "role_mismatch", f"Is required for the role {role}, and only there.")
         for name, role in _BELONGS.items()
         if bool(getattr(body, name)) != (body.role == role)

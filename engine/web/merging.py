@@ -106,6 +106,8 @@ async def _merge(ctx: Context, key: KeyRow, stays: str, goes: str) -> Merge:
     ours = guards.get(stays, ProtectionRow(resident=stays))
     theirs = guards.get(goes, ProtectionRow(resident=goes))
     protection, renamed = united(ours, theirs)
+    if actor_of(key) == "self" and protection.age_band not in (None, "adult"):
+        raise Refused("guardian_needed")
     now_ms = ctx.clock_ms()
     requested = merged(one.records, two.records, now_ms, renamed=renamed)
     return Merge(

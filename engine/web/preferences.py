@@ -104,7 +104,7 @@ class Acknowledged(msgspec.Struct, frozen=True):
     receipts: tuple[Receipt, ...]
     acknowledged_ms: int
     refused: tuple[sync.Requested, ...] = ()
-    """Widenings that rested on an older version, or were too many."""
+    """Widenings that rested on an older version, were too many, or are a guardian's to say."""
 
 
 async def get_preferences(
@@ -213,7 +213,9 @@ async def post_stop(
 
 def actor_of(key: KeyRow) -> str:
     """Who speaks: the resident themselves, or somebody for them."""
-    return "self" if key.role == "resident" else "agent"
+    if key.role != "resident":
+        return "agent"
+    return "guardian" if key.guardian else "self"
 
 
 def seed() -> bytes:
@@ -308,8 +310,12 @@ def _resolve(
     ctx: Context, row: ResidentRow, requested: Sequence[sync.Requested], said: sync.Said
 ) -> sync.Resolved:
     """The rule of narrowing and widening, its refusals as ours."""
+    minor = ctx.engine.floor.age(row.id) not in (None, "adult")
+    told = msgspec.structs.replace(said, bound=minor and said.actor == "self")
     try:
-        return sync.resolve(row, requested, said, records_max=ctx.config.records_max)
+        return sync.resolve(row, requested, told, records_max=ctx.config.records_max)
+    except sync.GuardianNeeded:
+        raise Refused("guardian_needed", headers={"ETag": etag(row.version)}) from None
     except sync.TooManyRecords:
         raise Refused("too_many_records", headers={"ETag": etag(row.version)}) from None
     except sync.PreconditionRequired:

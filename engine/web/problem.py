@@ -40,6 +40,9 @@ CODES: Final[dict[str, Kind]] = {
     "foreign_resident": Kind(
         403, "Another's resident", "A resident key may act for its own resident only; use `me`."
     ),
+    "guardian_needed": Kind(
+        403, "A guardian's say", "The resident is a minor: a guardian of theirs must say this."
+    ),
     "not_found": Kind(404, "No such address", "See /openapi.json for the addresses there are."),
     "no_such_brand": Kind(404, "No such brand", "There is no brand of that id."),
     "no_such_fence": Kind(404, "No such fence", "There is no fence of that id."),

@@ -93,6 +93,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
             "precondition_required",
             "stale_version",
             "too_many_records",
+            "guardian_needed",
             "overloaded",
             *IN_FORCE,
         ),
@@ -111,6 +112,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
             "precondition_required",
             "stale_version",
             "too_many_records",
+            "guardian_needed",
             "overloaded",
             *IN_FORCE,
         ),
@@ -177,7 +179,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "devices",
         roles=RESIDENTS,
         statuses=(204,),
-        codes=("foreign_resident", "unknown_device", *LIVE),
+        codes=("guardian_needed", "foreign_resident", "unknown_device", *LIVE),
     ),
     route(
         "POST",
@@ -186,6 +188,7 @@ RESIDENT_ROUTES: Final[tuple[Route, ...]] = (
         "devices",
         roles=ANY_RESIDENT,
         codes=(
+            "guardian_needed",
             "foreign_resident",
             "unknown_resident",
             "unknown_pairing",

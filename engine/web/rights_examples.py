@@ -92,6 +92,7 @@ _DEVICES: Final[dict[str, tuple[Any, Any]]] = {
                 "name": "tablet",
                 "created_ms": 1_790_000_000_000,
                 "current": False,
+                "guardian": False,
             }
         ),
     ),
