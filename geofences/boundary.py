@@ -258,20 +258,20 @@ def _draw(geometry: Polygonal) -> Plan | None:
     outline = drawn.boundary
     shapely.prepare(drawn)
     shapely.prepare(outline)
-    shell = Shell(*ecef(lon, lat), *_flat_shell_m(drawn, outline))
-    fan = fan_of(drawn, (lon, lat), (east_m, north_m))
+    inside = bool(shapely.intersects_xy(drawn, 0.0, 0.0))
+    shell = Shell(*ecef(lon, lat), *_flat_shell_m(outline, inside=inside))
+    fan = fan_of(drawn, (lon, lat), (east_m, north_m), inside=inside)
     return Plan(geometry, drawn, outline, lon, lat, east_m, north_m, shell, fan)
 
 
 def _flat_shell_m(
-    drawn: Polygonal, outline: shapely.LineString | shapely.MultiLineString
+    outline: shapely.LineString | shapely.MultiLineString, *, inside: bool
 ) -> tuple[float, float]:
     """How far from its middle a flat map is surely covered, and how far it surely ends, metres.
 
     The margins are several times what the map errs by, and what an arc is longer than its chord.
     """
-    middle = shapely.Point(0.0, 0.0)
-    depth_m = outline.distance(middle) if drawn.intersects(middle) else 0.0
+    depth_m = outline.distance(shapely.Point(0.0, 0.0)) if inside else 0.0
     corner_m = float(np.hypot(*shapely.get_coordinates(outline).T).max())
     return max(0.0, 0.97 * depth_m - 0.5), 1.03 * corner_m + 0.5
 

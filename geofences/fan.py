@@ -9,21 +9,21 @@ Source: the crossing number, in O'Rourke, "Computational Geometry in C" (2nd ed.
 rounding could matter to the count, a micrometre from an edge, there is no answer.
 """
 
+import itertools
 import math
 import struct
+from array import array
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import shapely
 
 from geofences.globe import short_way
 from geofences.plane import Polygonal
 
-Floats: TypeAlias = npt.NDArray[np.float64]
-Ints: TypeAlias = npt.NDArray[np.int64]
+Edge: TypeAlias = tuple[float, float, float, float]
+"""From x0, y0 to x1, y1, metres on the map."""
 
 _DOUBT_M: Final = 1e-6
 """Drawing moves a position by nanometres; nearer to an edge than this only lon/lat can tell."""
@@ -175,7 +175,11 @@ class Fan(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def fan_of(
-    drawn: Polygonal, at: tuple[float, float], per_degree_m: tuple[float, float]
+    drawn: Polygonal,
+    at: tuple[float, float],
+    per_degree_m: tuple[float, float],
+    *,
+    inside: bool,
 ) -> Fan | None:
     """Part a polygon into wedges, or say None where its edges lie too close together for it.
 
@@ -183,66 +187,70 @@ def fan_of(
         drawn: on a map, metres east and north of its middle.
         at: lon and lat of the middle.
         per_degree_m: metres on the map of a degree east and of a degree north.
+        inside: whether the middle is covered.
 
-    Cost: 60 us.
+    Cost: 2 us an edge.
     """
     edges = _edges(drawn)
-    near_m, far_m = _reach_m(edges)
-    if len(edges) > _EDGES_MAX or near_m.min() < _MIDDLE_CLEAR_M:
+    if len(edges) > _EDGES_MAX:
         return None
-    wedges = 1 << max(3, (len(edges) - 1).bit_length() - 1)
-    edge, wedge = _shared_out(edges, wedges)
-    counts = np.bincount(wedge, minlength=wedges)
-    if counts.max() > _WEDGE_EDGES_MAX or len(edge) > _RECORDS_MAX:
+    wedges = 1 << max(3, (len(edges) - 1).bit_length() - 2)
+    corners: list[list[float]] = [[] for _ in range(wedges)]
+    near_m, far_m = [math.inf] * wedges, [0.0] * wedges
+    for edge in edges:
+        least_m, most_m = _reach_m(*edge)
+        if least_m < _MIDDLE_CLEAR_M:
+            return None
+        for number in _seen_in(*edge, wedges):
+            wedge = number % wedges
+            corners[wedge] += edge
+            near_m[wedge], far_m[wedge] = min(near_m[wedge], least_m), max(far_m[wedge], most_m)
+    if max(map(len, corners)) > 4 * _WEDGE_EDGES_MAX or sum(map(len, corners)) > 4 * _RECORDS_MAX:
         return None
-    order = np.argsort(wedge, kind="stable")
-    heads = np.cumsum(counts) - counts + np.arange(wedges)
-    least_m, most_m = np.full(wedges, math.inf), np.zeros(wedges)
-    np.minimum.at(least_m, wedge, near_m[edge] - _DOUBT_M)
-    np.maximum.at(most_m, wedge, far_m[edge] + _DOUBT_M)
-    records = np.zeros((len(edge) + wedges, 4))
-    is_edge = np.ones(len(records), dtype=np.bool_)
-    is_edge[heads] = False
-    records[heads, 0], records[heads, 1] = least_m, most_m
-    records[is_edge] = edges[edge[order]]
     room = -(-_START.size * (wedges + 1) // _RECORD.size)
-    starts = np.zeros(room * _RECORD.size // _START.size, dtype=np.uint16)
-    starts[: wedges + 1] = np.append(heads, len(records)) + 1 + room
+    starts = array("H", itertools.accumulate((1 + len(c) // 4 for c in corners), initial=1 + room))
+    starts.extend([0] * (room * _RECORD.size // _START.size - len(starts)))
+    records: list[float] = []
+    for wedge in range(wedges):
+        records += (near_m[wedge] - _DOUBT_M, far_m[wedge] + _DOUBT_M, 0.0, 0.0)
+        records += corners[wedge]
     head = _RECORD.pack(*at, *per_degree_m)
-    inside = bool(shapely.intersects_xy(drawn, 0.0, 0.0))
-    packed = head + starts.tobytes() + records.tobytes()
-    return Fan(wedges, inside, packed)
+    return Fan(wedges, inside, head + starts.tobytes() + array("d", records).tobytes())
 
 
-def _edges(drawn: Polygonal) -> Floats:
-    """All edges of a polygon that have a length: float64 (n, 4), metres."""
-    coords, ring = shapely.get_coordinates(
-        shapely.get_rings(shapely.get_parts(drawn)), return_index=True
-    )
-    edges = np.hstack((coords[:-1], coords[1:]))
-    found: Floats = edges[(ring[:-1] == ring[1:]) & (edges[:, :2] != edges[:, 2:]).any(1)]
-    return found
+def _edges(drawn: Polygonal) -> list[Edge]:
+    """All edges of a polygon that have a length, metres."""
+    parts = shapely.get_parts(drawn) if isinstance(drawn, shapely.MultiPolygon) else drawn
+    coords, ring = shapely.get_coordinates(shapely.get_rings(parts), return_index=True)
+    corners, rings = coords.tolist(), ring.tolist()
+    return [
+        (x0, y0, x1, y1)
+        for (x0, y0), (x1, y1), of, of_next in zip(
+            corners, corners[1:], rings, rings[1:], strict=False
+        )
+        if of == of_next and (x0 != x1 or y0 != y1)
+    ]
 
 
-def _reach_m(edges: Floats) -> tuple[Floats, Floats]:
-    """The least and the greatest distance of each edge from the middle, metres: (n,) each."""
-    start, end = edges[:, :2], edges[:, 2:]
-    way = end - start
-    along = np.clip(-(start * way).sum(1) / (way * way).sum(1), 0.0, 1.0)
-    near_m = np.hypot(*(start + along[:, None] * way).T)
-    return near_m, np.maximum(np.hypot(*start.T), np.hypot(*end.T))
+def _reach_m(x0: float, y0: float, x1: float, y1: float) -> tuple[float, float]:
+    """The least and the greatest distance of an edge from the middle, metres."""
+    dx, dy = x1 - x0, y1 - y0
+    most_m = max(math.hypot(x0, y0), math.hypot(x1, y1))
+    along = -(x0 * dx + y0 * dy) / (dx * dx + dy * dy)
+    if along <= 0.0:
+        return math.hypot(x0, y0), most_m
+    if along >= 1.0:
+        return math.hypot(x1, y1), most_m
+    return math.hypot(x0 + along * dx, y0 + along * dy), most_m
 
 
-def _shared_out(edges: Floats, wedges: int) -> tuple[Ints, Ints]:
-    """Which edges come near which wedges: int64 (k,) of edges, ascending, and (k,) of wedges."""
-    began = np.arctan2(edges[:, 1], edges[:, 0]) + math.pi
-    swept = np.arctan2(edges[:, 3], edges[:, 2]) + math.pi - began
+def _seen_in(x0: float, y0: float, x1: float, y1: float, wedges: int) -> range:
+    """The wedges that an edge comes near, each once, modulo their number."""
+    began = math.atan2(y0, x0) + math.pi
     # An edge is seen from the middle under less than half a turn.
-    swept = (swept + math.pi) % _TURN - math.pi
-    low = began + np.minimum(swept, 0.0) - _OVERLAP
-    high = began + np.maximum(swept, 0.0) + _OVERLAP
-    first = np.floor(low * (wedges / _TURN)).astype(np.int64)
-    count = np.minimum(np.floor(high * (wedges / _TURN)).astype(np.int64) - first + 1, wedges)
-    edge = np.repeat(np.arange(len(edges)), count)
-    place = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-    return edge, (np.repeat(first, count) + place) % wedges
+    ended = began + math.remainder(math.atan2(y1, x1) + math.pi - began, _TURN)
+    low, high = (began, ended) if began < ended else (ended, began)
+    per_radian = wedges / _TURN
+    first = math.floor((low - _OVERLAP) * per_radian)
+    last = math.floor((high + _OVERLAP) * per_radian)
+    return range(first, min(last + 1, first + wedges))
