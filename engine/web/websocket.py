@@ -76,8 +76,9 @@ ABOUT: Final = (
     f"subprotocol: `new WebSocket(url, ['{PROTOCOL}', '{BEARER}' + key])`. The server chooses "
     f"`{PROTOCOL}` and never repeats the key. A key never stands in a URL.\n\n"
     "Whoever is silent is pinged, and must answer. Send no more than you read: a client that does "
-    "not read its answers is held up, and then cut off. The server closes with a code and a "
-    "reason:\n\n"
+    "not read its answers is held up, and then cut off; the reason comes behind the answers that "
+    f"wait, so it reaches who reads on within {LINGER_SECONDS:.0f} s. The server closes with a "
+    "code and a reason:\n\n"
     + "\n".join(
         f"- {int(code)}: {reason}"
         for code, reason in sorted({*CLOSES.values(), *PROTOCOL_CLOSES.items()})
