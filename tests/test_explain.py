@@ -1,6 +1,7 @@
 """`passby explain`: the same ladder out of the store and out of a service."""
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 from typing import Final
@@ -15,19 +16,39 @@ from tests.web_town import OPERATOR, offer, serving
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
-async def explain(*flags: str, **settings: str) -> tuple[int, str, str]:
-    """The command in a process of its own: exit code, stdout, stderr."""
-    environ = {f"PASSBY_{name.upper()}": value for name, value in settings.items()}
+COMMANDS: Final = """
+import contextlib, io, json, os, sys
+from engine.cli import main
+
+answers = []
+for flags, settings in json.loads(sys.argv[1]):
+    os.environ.update(settings)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(["explain", *flags])
+    for name in settings:
+        del os.environ[name]
+    answers.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(answers))
+"""
+"""One process for all of them: most of what a command takes is to load itself."""
+
+
+async def explain(*calls: tuple[tuple[str, ...], dict[str, str]]) -> list[tuple[int, str, str]]:
+    """The command by its flags and settings, in another process: exit code, stdout, stderr."""
+    told = [
+        (flags, {f"PASSBY_{name.upper()}": value for name, value in settings.items()})
+        for flags, settings in calls
+    ]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "engine.cli", "explain", *flags),
+        *(sys.executable, "-c", COMMANDS, json.dumps(told)),
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": "/usr/bin:/bin", **environ},
+        env={"PATH": "/usr/bin:/bin"},
         cwd=ROOT,
     )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return [(code, text, error) for code, text, error in json.loads(out)]
 
 
 async def test_a_claim_is_explained(tmp_path: Path, database_url: str) -> None:
@@ -41,13 +62,13 @@ async def test_a_claim_is_explained(tmp_path: Path, database_url: str) -> None:
         made = await here.must("POST", "/v1/pings", here.ping(), key=await here.resident())
         claim, url = made["offer"]["claim"], f"http://127.0.0.1:{here.port}"
         store, service = {"database_url": database_url}, {"operator_key": OPERATOR}
-        (code, text, _), by_store, by_service, unknown, stranger, nobody = await asyncio.gather(
-            explain(made["decision"], **store),
-            explain(claim, "--json", **store),
-            explain(claim, "--json", "--url", url, **service),
-            explain("nothing", "--url", url, **service),
-            explain(claim, "--url", url, operator_key="of somebody else"),
-            explain(claim, "--url", "http://127.0.0.1:1", **service),
+        (code, text, _), by_store, by_service, unknown, stranger, nobody = await explain(
+            ((made["decision"],), store),
+            ((claim, "--json"), store),
+            ((claim, "--json", "--url", url), service),
+            (("nothing", "--url", url), service),
+            ((claim, "--url", url), {"operator_key": "of somebody else"}),
+            ((claim, "--url", "http://127.0.0.1:1"), service),
         )
         asked = await here.must("GET", f"/v1/decisions/{claim}/why")
 

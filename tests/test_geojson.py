@@ -469,7 +469,7 @@ def test_what_goes_round_the_world_is_written_and_read_too(rings: list[Any]) -> 
 
 
 @given(st.data(), st.sampled_from([1.0, -1.0]), st.floats(-180, 180))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_cap_keeps_its_holes_wherever_its_ring_begins(
     data: st.DataObject, side: float, first: float
 ) -> None:

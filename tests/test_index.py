@@ -99,15 +99,19 @@ def said_by_oracles(
     """Every fence against every point: shapely covers, and pyproj's geodesic distance."""
     found: list[list[Fence]] = [[] for _ in points]
     lon, lat = points[:, 0], points[:, 1]
+    places = shapely.points(points)
+    mirrored = shapely.points(np.where(np.abs(lon) == 180, -lon, lon), lat)
     for fence in sorted(fences, key=lambda f: f.id):
         if isinstance(fence.shape, Circle):
-            here = np.broadcast_to((fence.shape.lon, fence.shape.lat), points.shape)
-            hit = GEOD.inv(here[:, 0], here[:, 1], lon, lat)[2] <= fence.shape.radius_m
+            # Nowhere is a degree of latitude shorter, so all others are farther away than that.
+            near = np.abs(lat - fence.shape.lat) * 110_000 <= fence.shape.radius_m
+            here = np.broadcast_to((fence.shape.lon, fence.shape.lat), points[near].shape)
+            away_m = GEOD.inv(here[:, 0], here[:, 1], lon[near], lat[near])[2]
+            hit = near.copy()
+            hit[near] = away_m <= fence.shape.radius_m
         else:
             geometry = fence.shape.geometry
-            mirrored = np.column_stack((np.where(np.abs(lon) == 180, -lon, lon), lat))
-            hit = shapely.covers(geometry, shapely.points(points))
-            hit |= shapely.covers(geometry, shapely.points(mirrored))
+            hit = shapely.covers(geometry, places) | shapely.covers(geometry, mirrored)
             for pole, reached in ((-90, geometry.bounds[1]), (90, geometry.bounds[3])):
                 hit |= (lat == pole) & (reached == pole)
         for n in np.flatnonzero(hit).tolist():
