@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Final, NamedTuple
 
+from engine.consent.index import Entry
 from engine.decision import Decision, OfferMade
 from engine.delivery.answer import Answerer
 from engine.ping import Ping
@@ -46,6 +47,13 @@ class OpenGate(SecondGate):
 def _open_the_gate(ctx: Context) -> None:
     engine = ctx.engine
     engine.second_gate = OpenGate(engine.book, engine.preferences, engine.tracker)
+
+
+def _let_nothing_end(ctx: Context) -> None:
+    def compile_nothing(resident: str, entry: Entry, now_ms: int) -> None:
+        del resident, entry, now_ms
+
+    ctx.engine.preferences._compile = compile_nothing  # type: ignore[method-assign]
 
 
 def _ignore_the_lease(ctx: Context) -> None:
@@ -173,6 +181,7 @@ class Mutant(NamedTuple):
 
 MUTANTS: Final = {
     "second gate dropped": Mutant(Build(change=_open_the_gate), "had forbidden"),
+    "grants never end": Mutant(Build(change=_let_nothing_end), "had forbidden"),
     "lease ignored": Mutant(Build(change=_ignore_the_lease), "acts after its lease"),
     "lease counted from the end of a look": Mutant(
         Build(change=_following_by(Generous)), "acts after its lease"

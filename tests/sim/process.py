@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, Final, Protocol, cast
 
@@ -26,8 +27,16 @@ from engine.ping import Ping
 from engine.store.port import KeyRow, Store, StoreUnavailable
 from engine.web import events
 from engine.web.context import Context
+from engine.web.merging import MergeBody, Merged, merge_residents
 from engine.web.pings import PingBody, post_pings
-from engine.web.preferences import Acknowledged, MarketingBody, post_stop, put_marketing
+from engine.web.preferences import (
+    Acknowledged,
+    MarketingBody,
+    PreferencesPatch,
+    patch_preferences,
+    post_stop,
+    put_marketing,
+)
 from engine.web.problem import Refused
 from engine.web.redemptions import RedemptionBody, redeem
 from tests.sim.clockwork import Agenda, ProcessLoop
@@ -42,6 +51,8 @@ CONFIG: Final = Config(
     canary_s=4,
     change_age_max_s=10**9,
 )
+SKEW_MAX_MS: Final = 200
+"""So far a process' wall clock is from the right time."""
 TILL: Final = KeyRow(id="till", hash="till", role="operator", name="till", created_ms=0)
 SENDER: Final = KeyRow(id="sender", hash="sender", role="sender", name="sender", created_ms=0)
 
@@ -55,6 +66,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     brands: tuple[str, ...] | None = None
     """None: all."""
     stop: bool = False
+    expires_ms: int | None = None
+    """Of an "on": it ends here, Unix milliseconds; None: not in this world."""
     seen: int
 
 
@@ -66,6 +79,9 @@ class Witness(Protocol):
 
     def acknowledged(self, said: Said, version: int) -> None:
         """A resident was told that what they said is in force."""
+
+    def merged(self, stays: str, goes: str, version: int) -> None:
+        """It was told that one resident has become another, whose version is this one."""
 
 
 def _nothing(_: Context) -> None:
@@ -111,7 +127,7 @@ class Process:
         self._build = build
         self._failed = failed
         self._rate, self._began_ms = rng.uniform(0.98, 1.02), rng.randrange(10**9)
-        self._skew_ms = rng.randrange(-200, 200)
+        self._skew_ms = rng.randrange(-SKEW_MAX_MS, SKEW_MAX_MS)
         # Of what asyncio asks of a loop it has as much as the service uses.
         self.loop = ProcessLoop(agenda, rng, rate=self._rate)  # type: ignore[abstract]
         self.link = Link(database, agenda, self.loop, self.mono_ms)
@@ -236,14 +252,26 @@ class Process:
             seen = said.seen
             if not self._build.heeds_if_match:
                 seen = (await ctx.store.read_residents([said.resident]))[0].version
-            body = MarketingBody(
-                opted_in=said.on, brands=said.brands, device="phone", client_ms=said.number
-            )
             if_match = f'"{seen}"' if said.on else None
-            answer = await put_marketing(ctx, key, body, None, resident="me", if_match=if_match)
+            if said.expires_ms is None:
+                body = MarketingBody(
+                    opted_in=said.on, brands=said.brands, device="phone", client_ms=said.number
+                )
+                answer = await put_marketing(ctx, key, body, None, resident="me", if_match=if_match)
+            else:
+                for_a_while = _for_a_while(said)
+                answer = await patch_preferences(
+                    ctx, key, for_a_while, None, resident="me", if_match=if_match
+                )
         done = cast("Acknowledged", answer.value)
         self._witness.acknowledged(said, done.version)
         return done
+
+    async def merge(self, ctx: Context, stays: str, goes: str) -> None:
+        """An operator finds that two residents are one person."""
+        body = MergeBody(resident=goes)
+        answer = await merge_residents(ctx, TILL, body, None, resident=stays)
+        self._witness.merged(stays, goes, cast("Merged", answer.value).version)
 
     async def redeem(self, ctx: Context, resident: str, made: OfferMade) -> None:
         """A code at a till."""
@@ -266,6 +294,29 @@ class Process:
                 lambda event: ctx.views.of_resident(event, withheld),
                 b"",
             ).run()
+
+
+def _for_a_while(said: Said) -> PreferencesPatch:
+    """The same as opting in, with an end."""
+    assert said.expires_ms is not None
+    end = datetime.fromtimestamp(said.expires_ms / 1_000, UTC).isoformat()
+    scopes: list[dict[str, Any]] = [{"all": True}]
+    if said.brands is not None:
+        scopes = [{"brand": brand} for brand in said.brands]
+    changes = [
+        {
+            "effect": "grant",
+            "purpose": "offers",
+            "actions": [action],
+            "data": [data],
+            "scope": scope,
+            "expires_at": end,
+        }
+        for scope in scopes
+        for action, data in (("use", "precise_location"), ("contact", "contact_point"))
+    ]
+    told = {"changes": changes, "device": "phone", "client_ms": said.number}
+    return msgspec.convert(told, PreferencesPatch)
 
 
 async def _to_the_end(flow: Flow[None]) -> None:

@@ -56,6 +56,8 @@ def test_the_worlds_were_wild(measured: list[str], pytestconfig: pytest.Config) 
         assert SEEN[what] > worlds, what
     for what in ("freeze", "kill", "stop", "tear", "still", "stale_version", "not_in_force"):
         assert SEEN[what] > worlds / 4, what
+    for what in ("on for a while acknowledged", "merge acknowledged"):
+        assert SEEN[what] > worlds / 10, what
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS.keys())

@@ -21,7 +21,7 @@ from engine.web.context import Context
 from engine.web.pings import PingBody
 from engine.web.preferences import Acknowledged
 from engine.web.problem import Refused
-from tests.sim.books import Books
+from tests.sim.books import BRANDS, Books
 from tests.sim.clockwork import Agenda
 from tests.sim.database import Weather, run
 from tests.sim.process import Build, Heard, Process, Said
@@ -37,7 +37,6 @@ END_US: Final = 1_200_000
 """So long offers are to come again."""
 PATIENCE_US: Final = 12 * S
 """So long a device waits for an answer."""
-BRANDS: Final = ("beans", "tea", "ink")
 DOORS: Final = 7
 FAULTS: Final = ("kill", "stop", "freeze", "freeze", "freeze", "tear", "tear", "still")
 PROCESSES_MIN: Final = 2
@@ -109,6 +108,9 @@ class World:
             self._soon(300, partial(self._listen, resident))
             for device in resident.devices:
                 self._soon(300, partial(self._speak, resident, device))
+        if self.rng.random() < 0.5:
+            stays, goes = self.rng.sample(NAMES, 2)
+            self._soon(2_000, partial(self._merge, stays, goes))
         self._soon(self.weather.fault_ms, self._go_wrong)
 
     def _own_chance(self) -> random.Random:
@@ -318,7 +320,23 @@ class World:
         elif kind == "stop":
             self._say(resident, device, on=False, stop=True)
         else:
-            self._say(resident, device, on=kind == "on", brands=brands)
+            ends = kind == "on" and self.rng.random() < 0.3
+            for_ms = self.rng.randrange(300, 2_500) if ends else None
+            self._say(resident, device, on=kind == "on", brands=brands, for_ms=for_ms)
+
+    def _merge(self, stays: str, goes: str) -> None:
+        """Make one of two residents, and again until it is known to be done."""
+        process = self._any()
+        if process is None:
+            self._soon(300, partial(self._merge, stays, goes))
+            return
+
+        def hear(result: Any) -> None:
+            if isinstance(result, Refused) and result.problem.code != "merged_resident":
+                self._soon(300, partial(self._merge, stays, goes))
+
+        self.books.note(f"{goes} is to become {stays}, says {process.name}")
+        self._ask(process, lambda ctx: process.merge(ctx, stays, goes), hear)
 
     def _say(
         self,
@@ -328,6 +346,7 @@ class World:
         on: bool,
         brands: tuple[str, ...] | None = None,
         stop: bool = False,
+        for_ms: int | None = None,
     ) -> None:
         """Say it to some process, and a "no" again and again until it is acknowledged."""
         self._numbers += 1
@@ -337,9 +356,10 @@ class World:
             on=on,
             brands=brands,
             stop=stop,
+            expires_ms=None if for_ms is None else NOON_MS + self.agenda.now_us // 1_000 + for_ms,
             seen=device.seen,
         )
-        again = partial(self._say, resident, device, on=on, brands=brands, stop=stop)
+        again = partial(self._say, resident, device, on=on, brands=brands, stop=stop, for_ms=for_ms)
         device.waits = True
         process = self._any()
         if process is None:
@@ -376,7 +396,7 @@ class World:
             if self.rng.random() < 0.5:
                 device.waits = True
                 self._soon(300, again)
-        elif not said.on:
+        elif not said.on and code != "merged_resident":
             device.waits = True
             self._soon(300, again)
 
