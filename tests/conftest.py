@@ -1,18 +1,18 @@
 """One embedded PostgreSQL for a process, and a database on it for each test that asks."""
 
 import asyncio
-import fcntl
 import itertools
 import os
 import shutil
-import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from engine.store.cluster import BELONGS_TO, SHARED
 from engine.store.embedded import EmbeddedPostgres
@@ -134,44 +134,41 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return WORKERS if everything and not config.option.keyword else 0
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Say what the marker means that some tests bear; let what they start keep what it compiled.
+ONE_AT_A_TIME = frozenset(
+    f"tests/test_{name}.py"
+    for name in (
+        *("fault_revoke", "fault_two", "fault_kill", "fault_database", "fault_stop"),
+        *("fault_disk", "fault_reload", "fault_secrets", "restart", "events_processes"),
+        *("web_slow", "bench", "locustfile"),
+    )
+)
+"""Files whose tests start services and look at the clock: one process has them all."""
+
+
+class Files(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each file to a process, and those that must not be disturbed to a single one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "one at a time" if file in ONE_AT_A_TIME else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Files:
+    """By file, the longest piece of work first."""
+    return Files(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what only one process can do."""
+    items.sort(key=lambda item: item.nodeid.split("::")[0] not in ONE_AT_A_TIME)
+
+
+def pytest_configure() -> None:
+    """Let what the tests start keep what it compiled.
 
     Else each of a hundred services and commands would compile itself anew.
     """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    config.addinivalue_line(
-        "markers", "alone: it looks at the clock or needs both cores: no two of them run at a time"
-    )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put files with tests that run alone behind all others, beside which they would be slow."""
-    last = {item.path for item in items if item.get_closest_marker("alone")}
-    items.sort(key=lambda item: item.path in last)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Have a test that runs alone wait for one in another process."""
-    path = _lock(item.config)
-    if path is None or not item.get_closest_marker("alone"):
-        return (yield)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return (yield)
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the lock."""
-    if path := _lock(config):
-        path.unlink(missing_ok=True)
-
-
-def _lock(config: pytest.Config) -> Path | None:
-    """What the processes of a run have in common; None where there is only one."""
-    run = getattr(config, "workerinput", {}).get("testrunuid")
-    return Path(tempfile.gettempdir()) / f"passby-tests-{run}" if run else None
 
 
 @pytest.fixture

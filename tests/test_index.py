@@ -107,11 +107,11 @@ def said_by_oracles(
             near = np.abs(lat - fence.shape.lat) * 110_000 <= fence.shape.radius_m
             here = np.broadcast_to((fence.shape.lon, fence.shape.lat), points[near].shape)
             away_m = GEOD.inv(here[:, 0], here[:, 1], lon[near], lat[near])[2]
-            hit = near.copy()
+            hit = np.zeros(len(points), dtype=bool)
             hit[near] = away_m <= fence.shape.radius_m
         else:
             geometry = fence.shape.geometry
-            hit = shapely.covers(geometry, places) | shapely.covers(geometry, mirrored)
+            hit = np.asarray(shapely.covers(geometry, places) | shapely.covers(geometry, mirrored))
             for pole, reached in ((-90, geometry.bounds[1]), (90, geometry.bounds[3])):
                 hit |= (lat == pole) & (reached == pole)
         for n in np.flatnonzero(hit).tolist():
