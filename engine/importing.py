@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from engine.consent.law import Laws
 from engine.ingest.rows import FileRefused, Form, Row, RowRefused, form_of, read_head, read_rows
 from engine.offers.offer import Brand
 from engine.replay import InputRefused, branded, open_maybe_gzip
@@ -90,12 +91,13 @@ async def import_residents(
     return _imported(intake, done.created, done.updated, done.unchanged)
 
 
-async def import_fences(
+async def import_fences(  # noqa: PLR0913 (the flags of a command)
     store: Store,
     path: Path,
     *,
     brand: str | None = None,
     brand_by: str | None = None,
+    laws: Laws | None = None,
     rows_max: int,
     dry_run: bool,
     by: Author | None,
@@ -110,6 +112,7 @@ async def import_fences(
         brand_by: a property whose text becomes the brand and a tag of a fence without brand; such
             brands are made where they are not there. A fence of any other brand that does not exist
             is rejected.
+        laws: near whose places a fence is rejected; None: there are none.
         dry_run: only tell what would be done.
         tell: is told now and then how many rows were read.
 
@@ -121,7 +124,7 @@ async def import_fences(
         rows = _told(read_rows(file, form), tell)
         if brand_by is not None:
             rows = (branded(row, brand_by) for row in rows)
-        make = partial(fence_row, form=form, brand=brand)
+        make = partial(fence_row, form=form, laws=laws or Laws(), brand=brand)
         intake: Intake[FenceRow] = Intake(rows, make, lambda _, row: row, rows_max=rows_max)
         try:
             brands: set[str] = set()

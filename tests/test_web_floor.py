@@ -276,3 +276,30 @@ async def test_a_start_knows_the_ages_and_the_laws(tmp_path: Path) -> None:
 
     assert [one["status"] for one in told] == ["no_consent", "decided"]
     assert told[1]["withheld"] == "law"
+
+
+async def test_an_import_leaves_out_what_is_near_a_protected_place(tmp_path: Path) -> None:
+    """In every form, row by row; what is farther away goes live."""
+    clinic = {
+        "type": "Feature",
+        "geometry": {"type": "Point", "coordinates": [LON, LAT]},
+        "properties": {"radius_m": 50},
+    }
+    near = {"code": "clinic", "source": "by-law 7", "buffer_m": 609.6, "features": [clinic]}
+    path = tmp_path / "city.json"
+    path.write_text(json.dumps({"id": "city", "title": "City", "places": [near]}))
+    rows = [fence("cafe") | {"id": "door"}, fence("cafe", lat=LAT + 0.02) | {"id": "far"}]
+    lines = b"\n".join(json.dumps(row).encode() for row in rows)
+    whole = b"\n".join(json.dumps({"fence": row}).encode() for row in rows)
+    async with town(tmp_path / "data", law_packs=str(path)) as here:
+        await here.must("PUT", "/v1/brands/cafe", {"name": "Cafe", "timezone": "UTC"})
+        told = await here.must("POST", "/v1/fences/import", data=lines)
+        again = await here.must("POST", "/v1/brands/cafe/import", data=whole)
+        there = await here.must("GET", "/v1/fences")
+
+    assert (told["created"], again["unchanged"]) == (1, 1)
+    assert [(row["id"], row["code"]) for row in (*told["rejected"], *again["rejected"])] == [
+        ("door", "forbidden_by_law")
+    ] * 2
+    assert "by-law 7" in told["rejected"][0]["detail"]
+    assert [one["id"] for one in there["items"]] == ["far"]

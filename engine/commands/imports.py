@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from engine.app import clock_ms
+from engine.app import clock_ms, read_laws
 from engine.commands.database import opened_store
 from engine.commands.terminal import DONE, FAILED, add_data, say, tell_refused
 from engine.config import Config
@@ -48,6 +48,7 @@ async def _import_fences(config: Config, arguments: argparse.Namespace) -> int:
             Path(arguments.file),
             brand=arguments.brand,
             brand_by=arguments.brand_by,
+            laws=read_laws(config.law_packs),
             rows_max=config.import_rows_max,
             dry_run=arguments.dry_run,
             by=_author("passby import fences"),

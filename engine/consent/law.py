@@ -202,6 +202,11 @@ class Laws:
                 return code
         return None
 
+    def source(self, code: str) -> str:
+        """Where the law says so that a fence is too near."""
+        places = (near for pack in self.packs for near in pack.places)
+        return next(near.source for near in places if near.code == code)
+
     @property
     def has_places(self) -> bool:
         """Whether there is any place near which a fence may be too near."""

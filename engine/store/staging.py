@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import orjson
 
+from engine.consent.law import Laws
 from engine.ingest.rows import FileRefused, Form, Row, RowRefused, column_of
 from engine.offers.offer import Brand, Offer
 from engine.store.port import FenceRow, Rows
@@ -133,11 +134,12 @@ class Intake(Generic[T]):
 
 
 def fence_row(
-    row: Row, form: Form, *, brand: str | None = None, prefix: str = ""
+    row: Row, form: Form, *, laws: Laws, brand: str | None = None, prefix: str = ""
 ) -> FenceRow | RowRefused:
     """The fence that a row means.
 
     Args:
+        laws: near whose places none may be.
         brand: whose it is, where the row names none.
         prefix: of the paths that are told.
     """
@@ -150,4 +152,7 @@ def fence_row(
         first = rejected.problems[0]
         path = column_of(first.path) if form == "csv" else prefix + first.path
         return RowRefused(row.number, first.code, path, first.detail, rejected.fence_id)
+    if laws.has_places and (code := laws.near(fence)) is not None:
+        told = f"The fence is too near to a place that a law protects: {laws.source(code)}"
+        return RowRefused(row.number, "forbidden_by_law", "", told, fence.id)
     return FenceRow(id=fence.id, brand=fence.brand, feature=orjson.dumps(to_feature(fence)))

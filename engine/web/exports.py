@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
+from engine.consent.law import Laws
 from engine.ingest.rows import Row, RowRefused, read_rows
 from engine.offers.offer import Brand, Offer
 from engine.store.audit import Author
@@ -103,11 +105,12 @@ async def import_brand(
     check_brand(key, brand)
     reading = _Reading(ctx, key, brand)
     rows = read_rows(body.file, "lines")
-    intake: Intake[Any] = Intake(rows, _made, reading.check, rows_max=ctx.config.import_rows_max)
+    made = partial(_made, ctx.engine.floor.laws)
+    intake: Intake[Any] = Intake(rows, made, reading.check, rows_max=ctx.config.import_rows_max)
     return await put(ctx, intake, by, dry_run=dry_run)
 
 
-def _made(row: Row) -> BrandBody | FenceRow | OfferBody | RowRefused:
+def _made(laws: Laws, row: Row) -> BrandBody | FenceRow | OfferBody | RowRefused:
     """What a line holds; the pure part of the work."""
     value = row.value
     if (
@@ -119,7 +122,7 @@ def _made(row: Row) -> BrandBody | FenceRow | OfferBody | RowRefused:
         return RowRefused(row.number, "wrong_line", "", told)
     ((kind, held),) = value.items()
     if kind == "fence":
-        return fence_row(Row(row.number, held), "lines", prefix="fence.")
+        return fence_row(Row(row.number, held), "lines", laws=laws, prefix="fence.")
     text = msgspec.json.encode(held)
     try:
         return decode(_brand, text) if kind == "brand" else decode(_offer, text)

@@ -18,7 +18,6 @@ from engine.web.live import etag, live_in_city
 from engine.web.paging import LIMIT_DEFAULT, Page, read_cursor, write_cursor
 from engine.web.problem import FieldError, Refused
 from engine.web.route import Answer
-from engine.web.vocabulary import source_of
 from geofences.fence import Fence, FenceRejected
 from geofences.geojson import parse_fence, to_feature
 
@@ -102,7 +101,7 @@ async def put_fence(
         raise Refused("unknown_brand", errors=(wrong,))
     laws = ctx.engine.floor.laws
     if laws.has_places and (code := laws.near(parsed)) is not None:
-        wrong = FieldError("geometry", f"law:{code}", source_of(laws, code))
+        wrong = FieldError("geometry", f"law:{code}", laws.source(code))
         raise Refused("forbidden_by_law", errors=(wrong,))
     row = FenceRow(id=fence, brand=parsed.brand, feature=feature)
     try:

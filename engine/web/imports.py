@@ -66,7 +66,7 @@ async def import_fences(
     form = await body.form()
 
     def make(row: Row) -> FenceRow | RowRefused:
-        return fence_row(row, form, brand=brand)
+        return fence_row(row, form, laws=ctx.engine.floor.laws, brand=brand)
 
     def check(number: int, fence: FenceRow) -> FenceRow | RowRefused:
         path = "brand" if form == "csv" else "properties.brand"

@@ -100,8 +100,3 @@ def laws_told(laws: Laws) -> tuple[LawTold, ...]:
             for near in pack.places
         ]
     return tuple(told)
-
-
-def source_of(laws: Laws, code: str) -> str:
-    """Where the law says so."""
-    return next(told.source for told in laws_told(laws) if told.code == code)
