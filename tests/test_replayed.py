@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from engine.consent.suspension import confirm, suspend
 from engine.consent.sync import Requested, Said, marketing, resolve, stop
 from engine.residents import ResidentSettings
 from engine.store.port import ResidentRow
+from engine.web.history import receipt_of
 from tests.consent_oracle import answer
 from tests.strategies import NOON_MS
 from tests.test_consent_rule import ours, record, some_question, some_record
@@ -92,7 +93,7 @@ def test_nothing_is_allowed_that_would_not_be_had_nothing_been_lost() -> None:
         now = chained(restored(backup), *fresh)
         early = rng.random() < 0.5
         now = confirmed(now) if early else now
-        whole = saying(now, said) if (said := noes(now, lost)) else now
+        whole = saying(now, *noes(now, lost).values())
         whole = whole if early else confirmed(whole)
         for _ in range(4):
             asked = some_question(rng)
@@ -115,17 +116,17 @@ def test_a_no_comes_back_and_a_yes_does_not() -> None:
 
     again = noes(now, reversed(truth))
 
-    assert [(one.effect, one.scope) for one in again] == [("deny", BANK)] * 2
-    whole = saying(now, again)
+    assert [(one.effect, one.scope) for one in again["self"]] == [("deny", BANK)] * 2
+    whole = saying(now, *again.values())
     assert [s.record.scope for s in standing_of(whole) if s.record.effect == "grant"] == [ALL] * 2
-    assert noes(whole, truth) == ()
+    assert noes(whole, truth) == {}
 
 
 def test_a_no_that_was_lifted_later_is_none() -> None:
     backup = saying((), ON)
     truth = saying(backup, NEVER_BANK, marketing(True, ["bank"]))
 
-    assert noes(restored(backup), truth) == ()
+    assert noes(restored(backup), truth) == {}
 
 
 def test_what_was_taken_back_is_confirmed_by_nobody() -> None:
@@ -134,9 +135,42 @@ def test_what_was_taken_back_is_confirmed_by_nobody() -> None:
     truth = saying(backup, stop())
     now = saying(restored(backup), ON)
 
-    whole = confirmed(saying(now, noes(now, truth)))
+    whole = confirmed(saying(now, *noes(now, truth).values()))
 
     assert [held.record.scope for held in standing_of(whole)] == [ALL] * 2
+
+
+def test_a_no_is_whose_it_was() -> None:
+    """A guardian's, which a minor does not lift, even where the minor said it later too; a
+    browser's, which is a floor; and each is said again once, unless it stands as theirs."""
+    backup = saying((), ON)
+    guardians = chained(backup, record("deny", actor="guardian", scope=BANK))
+    truth = chained(
+        guardians,
+        record("deny", scope=BANK),
+        record("deny", actor="signal", actions=("share",), data=("profile",)),
+    )
+    now = saying(restored(backup), NEVER_BANK)
+
+    again = noes(now, truth)
+
+    told = [(speaker, one.scope, one.actions) for speaker, all_ in again.items() for one in all_]
+    assert told == [
+        ("guardian", BANK, ("use", "contact")),
+        ("signal", ALL, ("share",)),
+    ]
+    whole = chained(now, *(record("deny", actor=who, **fields(one)) for who, one in each(again)))
+    assert noes(whole, truth) == {}
+
+
+def each(again: Mapping[Any, tuple[Requested, ...]]) -> list[tuple[str, Requested]]:
+    """Who says what."""
+    return [(speaker, one) for speaker, said in again.items() for one in said]
+
+
+def fields(one: Requested) -> dict[str, Any]:
+    """Of a record that says it."""
+    return {"actions": one.actions, "data": one.data, "scope": one.scope}
 
 
 def test_receipts_follow_on_what_is_kept() -> None:
@@ -156,7 +190,7 @@ def test_receipts_follow_on_what_is_kept() -> None:
     assert gap.value.ids == {record_id(three)}
     assert nowhere.value.ids == {record_id(two)}
     assert branches.value.ids & {record_id(one), record_id(other)}
-    assert len(noes(restored(()), [*backup, one, two])) == 2
+    assert len(noes(restored(()), [*backup, one, two])["self"]) == 2
 
 
 OFF_TEA: Final = marketing(False, ["tea"])
@@ -196,6 +230,18 @@ async def test_over_http(tmp_path: Path) -> None:
             f"Receipts brought back after a restore, up to {receipts[2]['id']}."
         }
         assert (again["version"], again["changes"]) == (after["version"], [])
+
+        history = await here.must("GET", f"{MINE}/history?limit=1", key=key)
+        head = msgspec.convert(history["items"][0]["record"], Record)
+        more = chained(
+            [head], record("deny", scope=BANK), record("deny", actor="guardian", scope=ALL)
+        )[1:]
+        both = await here.must("POST", path, {"receipts": [*map(receipt_of, more)]}, key=key)
+        assert both["version"] == after["version"] + 2
+        speakers = [one["record"]["actor"] for one in both["receipts"]]
+        assert list(dict.fromkeys(speakers)) == ["self", "guardian"]
+        listed = await here.must("GET", f"{MINE}/history?limit={len(speakers)}", key=key)
+        assert listed["items"] == both["receipts"][::-1]
 
         for place, wrong, told in wrongs(receipts):
             refused = await here.call("POST", path, {"receipts": wrong}, key=key)

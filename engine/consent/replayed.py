@@ -6,12 +6,22 @@ denied, took back or cut down is said again; to turn something on, the resident 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from engine.consent.merge import parts
 from engine.consent.record import Record, Scope, record_id
 from engine.consent.standing import Standing, standing_of
-from engine.consent.sync import Requested
+from engine.consent.sync import SPEAK_FOR_OTHERS, Requested
+
+Speaker = Literal["self", "guardian", "signal"]
+"""Whose a "no" is: a guardian's or an agent's, a browser's, or that of whoever brings it back."""
+
+_HOLDS_FOR: Final[dict[Speaker, tuple[Speaker, ...]]] = {
+    "self": ("self", "guardian", "signal"),
+    "guardian": ("guardian",),
+    "signal": ("guardian", "signal"),
+}
+"""Speaker -> whose deny of the same is as good."""
 
 BEGINNING: Final = ""
 """What the first record of all comes after."""
@@ -29,8 +39,10 @@ class OutOfChain(Exception):
         self.ids = frozenset(ids)
 
 
-def noes(kept: Sequence[Record], presented: Iterable[Record]) -> tuple[Requested, ...]:
-    """What a resident has to say so that no "no" of the receipts is lost.
+def noes(
+    kept: Sequence[Record], presented: Iterable[Record]
+) -> dict[Speaker, tuple[Requested, ...]]:
+    """What has to be said so that no "no" of the receipts is lost, by speaker, in that order.
 
     Args:
         kept: all their records, in order.
@@ -39,6 +51,8 @@ def noes(kept: Sequence[Record], presented: Iterable[Record]) -> tuple[Requested
     Returns:
         Denies that stood at the end of the receipts, and withdrawals of what was left then of the
         grants that are kept. Grants of after the restore stay, as far as these don't touch them.
+        A guardian's deny and a browser's are theirs again, since a minor does not lift the one, and
+        the other is a floor; a speaker who has nothing to say is left out.
 
     Raises:
         OutOfChain: of two branches, or with a gap.
@@ -46,10 +60,12 @@ def noes(kept: Sequence[Record], presented: Iterable[Record]) -> tuple[Requested
     places = {BEGINNING: 0} | {record_id(one): place for place, one in enumerate(kept, start=1)}
     lost = {name: one for one in presented if (name := record_id(one)) not in places}
     if not lost:
-        return ()
+        return {}
     before, said = _chained(kept, places, lost)
-    then, now = standing_of([*before, *said]), standing_of(kept)
-    return (*_withdrawals(before, then, now), *_denies(then, now))
+    then = [*before, *said]
+    again = _denies(_denied(then), _denied(kept))
+    again["self"] = _withdrawals(before, standing_of(then), standing_of(kept)) + again["self"]
+    return {speaker: tuple(what) for speaker, what in again.items() if what}
 
 
 def _chained(
@@ -83,16 +99,47 @@ def _withdrawals(
     return _requested("withdraw", gone)
 
 
-def _denies(then: Iterable[Standing], now: Iterable[Standing]) -> list[Requested]:
-    """What was denied and is not."""
-    missing: dict[Scope, int] = {}
-    for held in then:
+_Denied = dict[Speaker, dict[Scope, int]]
+
+
+def _denied(records: Sequence[Record]) -> _Denied:
+    """What is denied, by whom and to whom; what several denied, is said once."""
+    others: dict[Scope, int] = {}
+    for held in standing_of(one for one in records if one.actor in SPEAK_FOR_OTHERS):
         if held.record.effect == "deny":
-            missing[held.record.scope] = missing.get(held.record.scope, 0) | held.lanes
-    for held in now:
-        if held.record.effect == "deny" and held.record.scope in missing:
-            missing[held.record.scope] &= ~held.lanes
-    return _requested("deny", missing)
+            others[held.record.scope] = others.get(held.record.scope, 0) | held.lanes
+    denied: _Denied = {"self": {}, "guardian": {}, "signal": {}}
+    for held in standing_of(records):
+        scope = held.record.scope
+        if held.record.effect == "deny":
+            theirs = held.lanes & others.get(scope, 0)
+            own: Speaker = "signal" if held.record.actor == "signal" else "self"
+            said: dict[Speaker, int] = {"guardian": theirs, own: held.lanes & ~theirs}
+            for speaker, lanes in said.items():
+                denied[speaker][scope] = denied[speaker].get(scope, 0) | lanes
+    return denied
+
+
+def _denies(then: _Denied, now: _Denied) -> dict[Speaker, list[Requested]]:
+    """What was denied and is not, or by nobody whose word is as good."""
+    return {
+        speaker: _requested(
+            "deny",
+            {
+                scope: lanes & ~_all_of(now[one].get(scope, 0) for one in _HOLDS_FOR[speaker])
+                for scope, lanes in scopes.items()
+            },
+        )
+        for speaker, scopes in then.items()
+    }
+
+
+def _all_of(sets: Iterable[int]) -> int:
+    """The lanes of any of some sets."""
+    together = 0
+    for lanes in sets:
+        together |= lanes
+    return together
 
 
 def _requested(effect: str, said: Mapping[Scope, int]) -> list[Requested]:

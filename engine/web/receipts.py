@@ -65,8 +65,12 @@ async def post_receipts(
         return _nothing(ctx, row.version)
     last = max(body.receipts, key=lambda one: one.record.version)
     proof = f"Receipts brought back after a restore, up to {last.id}."
-    said = sync.Said(actor=actor_of(key), now_ms=0, proof=proof, seed=seed())
-    return await say(ctx, key, resident, lost, said, by)
+    answers = []
+    for speaker, requested in lost.items():
+        actor = actor_of(key) if speaker == "self" else speaker
+        said = sync.Said(actor=actor, now_ms=0, proof=proof, seed=seed())
+        answers.append(await say(ctx, key, resident, requested, said, by))
+    return _together(answers)
 
 
 def _errors(ctx: Context, receipt: ReceiptBody, path: str, whose: str) -> list[FieldError]:
@@ -98,6 +102,17 @@ def _gaps(body: Receipts, error: OutOfChain) -> tuple[FieldError, ...]:
         for place, receipt in enumerate(body.receipts)
         if receipt.id in error.ids
     )
+
+
+def _together(answers: list[Answer[Acknowledged]]) -> Answer[Acknowledged]:
+    """One answer to what was said by several; the last one's version has all of it."""
+    parts = [msgspec.convert(one.value, Acknowledged) for one in answers]
+    whole = msgspec.structs.replace(
+        parts[-1],
+        changes=tuple(change for part in parts for change in part.changes),
+        receipts=tuple(receipt for part in parts for receipt in part.receipts),
+    )
+    return Answer(whole, headers=answers[-1].headers)
 
 
 def _nothing(ctx: Context, version: int) -> Answer[Acknowledged]:
