@@ -116,7 +116,7 @@ class Config:
         396, "How long a claim is known to be its resident's; afterwards it is nobody's, days."
     )
     records_max: int = _setting(
-        10_000,
+        5_000,
         "Records of one resident beyond which nothing is turned on any more; turning off always "
         "works, and leaves a record where it changes something.",
     )
