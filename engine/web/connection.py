@@ -176,9 +176,25 @@ class Connection(RequestHandler):
         elif self._room is not None and not self._room.done():
             self._owner.stalled += 1
             self._room.set_exception(Stalled("the client reads nothing"))
-            self._look = self._loop.call_later(LINGER_SECONDS, self.transport.abort)
+            until_s = self._loop.time() + self._config.stalled_seconds_max
+            self._linger(until_s)
         else:
             self._owner.stalled += 1
+            self.transport.abort()
+
+    def _linger(self, until_s: float) -> None:
+        """Leave a client that was told why the time to read it, as long as it reads."""
+        if self.transport is not None:
+            self._unread = self.transport.get_write_buffer_size()
+            self._look = self._loop.call_later(LINGER_SECONDS, self._look_a_last_time, until_s)
+
+    def _look_a_last_time(self, until_s: float) -> None:
+        self._look = None
+        if self.transport is None:
+            return
+        if self.transport.get_write_buffer_size() < self._unread and self._loop.time() < until_s:
+            self._linger(until_s)
+        else:
             self.transport.abort()
 
     async def drained(self) -> None:
