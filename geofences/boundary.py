@@ -1,8 +1,9 @@
 """How far is it to the boundary of a polygon, in metres: one ruler for towns, one for countries.
 
 `Plan` serves whatever is small enough for one flat map: the polygon is drawn on it once, and a
-question costs a few microseconds; most are answered by its `fan`, without GEOS. `Coast` serves the rest: edges in packs, each inside a known
-ball, so that a question looks at a few packs only, in space, where there is no seam and no pole.
+question costs a few microseconds; most are answered by its `fan`, without GEOS. `Coast` serves the
+rest: edges in packs, each inside a known ball, so that a question looks at a few packs only, in
+space, where there is no seam and no pole.
 Both take the sign from the polygon in lon/lat, so that depth and cover never disagree.
 """
 
