@@ -25,9 +25,10 @@ from typing import Any, Final
 import asyncpg
 import pytest
 
-from engine.store.cluster import ClusterRefused
+from engine.store.cluster import ClusterRefused, write_private
 from engine.store.embedded import DataInUse, EmbeddedPostgres, ServerFailed
 from engine.store.room import bound_log
+from tests.clusters import copy, lay, template
 
 ROOT: Final = os.geteuid() == 0
 
@@ -182,11 +183,18 @@ class User:
         self.homes: set[str] = set()
         self.parents: list[Parent] = []
 
-    def start(self, data: Path) -> Parent:
-        """Start a process that starts a server."""
+    def start(self, data: Path, *, cold: bool = False) -> Parent:
+        """Start a process that starts a server; `cold`: it has to make a new cluster itself."""
         if ROOT and self.uid != 0:
             data.mkdir(mode=0o700, exist_ok=True)
             os.chown(data, self.uid, self.gid)
+            if not cold and not (data / "postgres").exists():
+                made = asyncio.run(template())
+                copy(made, data / "postgres")
+                word = write_private(data / "postgres.password", made.password)
+                os.chown(word, self.uid, self.gid)
+        elif not cold:
+            asyncio.run(lay(data))
         parent = Parent(data, self.uid, self.gid)
         self.parents.append(parent)
         self.homes.add(parent.answer.get("home", str(data)))
@@ -208,7 +216,7 @@ def user(request: pytest.FixtureRequest) -> Iterator[User]:
 
 
 def test_rows_are_kept_from_start_to_start(user: User, data: Path, measured: list[str]) -> None:
-    first = user.start(data)
+    first = user.start(data, cold=True)
     cold_s = first.answer["took_s"]
     sql(first.url, "create table kept as select 42 as n")
     server_uid = Path(f"/proc/{first.pid}").stat().st_uid
@@ -226,7 +234,7 @@ def test_rows_are_kept_from_start_to_start(user: User, data: Path, measured: lis
 
 
 def test_the_files_are_their_owners_alone(user: User, data: Path) -> None:
-    parent = user.start(data)
+    parent = user.start(data, cold=True)
     files = [data / "database.url", data / "postgres.password", data / "postgres.log"]
 
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 3
@@ -239,7 +247,7 @@ def test_the_files_are_their_owners_alone(user: User, data: Path) -> None:
 
 
 def test_only_the_password_opens_the_door(user: User, data: Path) -> None:
-    parent = user.start(data)
+    parent = user.start(data, cold=True)
     address = parent.url.split("@")[1]
 
     for login in ("passby:wrong", "postgres:x"):
@@ -385,6 +393,7 @@ async def test_a_half_made_cluster_is_made_again(data: Path, embedded: EmbeddedP
 
 
 async def test_a_server_that_cannot_start_is_told(data: Path, embedded: EmbeddedPostgres) -> None:
+    await lay(data)
     await embedded.start()
     await embedded.stop()
     (embedded.cluster.folder / "postgresql.conf").write_text("no_such_setting = 1\n")
@@ -400,6 +409,7 @@ async def test_a_server_that_cannot_start_is_told(data: Path, embedded: Embedded
 async def test_one_process_cannot_start_twice_either(
     data: Path, embedded: EmbeddedPostgres
 ) -> None:
+    await lay(data)
     await embedded.start()
     with pytest.raises(DataInUse, match=f"in use by process {os.getpid()}"):
         await EmbeddedPostgres(data).start()
@@ -414,6 +424,7 @@ async def test_a_server_must_be_the_main_threads(data: Path, embedded: EmbeddedP
 
 
 async def test_a_log_is_bounded(data: Path, embedded: EmbeddedPostgres) -> None:
+    await lay(data)
     await embedded.start()
     with embedded.log_file.open("ab") as log:
         log.truncate(20_000_000)
