@@ -121,6 +121,17 @@ async def test_a_ping_with_the_signal_is_answered_all_the_same(tmp_path: Path) -
         assert reply.headers["Passby-GPC"] == "honoured"
 
 
+async def test_a_stream_shows_that_the_signal_is_honoured(tmp_path: Path) -> None:
+    """An answer in parts says so at its beginning, like every other."""
+    async with town(tmp_path) as here:
+        headers = {"Authorization": f"Bearer {await here.resident()}", "Sec-GPC": "1"}
+
+        async with here.session.get("/v1/residents/me/offers/stream", headers=headers) as reply:
+            assert reply.headers["Passby-GPC"] == "honoured"
+
+        assert (await floor(here))["signals"] == ["gpc"]
+
+
 async def test_an_age_band_is_in_force_in_every_process(tmp_path: Path) -> None:
     """Set by an operator; a child's pings are no longer used, here and elsewhere."""
     first = MemoryStore()

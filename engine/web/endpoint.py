@@ -58,7 +58,7 @@ def endpoint(
                 if key.role == "resident":
                     honoured = await honour(ctx, request, key)
             if open_stream is not None and key is not None and _is_stream(request, route):
-                response = await open_stream(request, key, called)
+                response = await open_stream(request, key, called, honoured)
             else:
                 if waits:
                     with admission.waiting:
@@ -126,15 +126,17 @@ def _is_stream(request: web.Request, route: Route) -> bool:
 
 def _stream_of(
     route: Route, ctx: Context, admission: Admission, streams: Streams, cors: Cors
-) -> Callable[[web.Request, KeyRow, str], Awaitable[web.StreamResponse]] | None:
+) -> Callable[[web.Request, KeyRow, str, dict[str, str]], Awaitable[web.StreamResponse]] | None:
     """How a request is answered in parts, where the route can."""
     stream = route.stream
     if stream is None:
         return None
     parameters = route.signature().parameters if route.events else None
 
-    async def open_stream(request: web.Request, key: KeyRow, called: str) -> web.StreamResponse:
-        headers = _common(request, key, called, admission, cors)
+    async def open_stream(
+        request: web.Request, key: KeyRow, called: str, honoured: dict[str, str]
+    ) -> web.StreamResponse:
+        headers = _common(request, key, called, admission, cors) | honoured
         given = {} if parameters is None else _parameters(request, parameters)
         exchange = Exchange(request, called, headers, admission, streams)
         return await stream(ctx, key, exchange, **given)
