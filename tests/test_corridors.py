@@ -185,7 +185,7 @@ LEFT_OUT: Final[Line] = [
 @example(*SHORT_AND_WINDING[1])
 @example(*SHORT_AND_WINDING[2])
 @example(LEFT_OUT, 19952.62314968879)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_corridor_anywhere_is_right_or_refused(line: Line, width_m: float) -> None:
     """Within the error that is told, valid, and the same when it is read again."""
     fence, codes = attempted(line, width_m)

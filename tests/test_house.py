@@ -5,6 +5,7 @@ fed something bad below: a rule that cannot fail holds nothing.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import tomllib
@@ -120,6 +121,12 @@ def is_pure(module: str) -> bool:
     return within_any(module, ("geofences", "engine")) and not within_any(module, RIM)
 
 
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """A file's tree, which every rule looks at."""
+    return ast.parse(text)
+
+
 def imports(module: str, tree: ast.AST, *, is_package: bool = False) -> Iterator[str]:
     """Full names of what is imported, at any depth; `from a import b` gives `a` and `a.b`."""
     for node in ast.walk(tree):
@@ -147,7 +154,7 @@ def impure_imports(module: str, text: str) -> list[str]:
     """A pure room imports no loop, no clock, no chance, no socket and no log."""
     if not is_pure(module):
         return []
-    names = {name.split(".")[0] for name in imports(module, ast.parse(text))}
+    names = {name.split(".")[0] for name in imports(module, parsed(text))}
     return [f"{module} is pure and imports {name}" for name in sorted(names & IMPURE_MODULES)]
 
 
@@ -157,7 +164,7 @@ def clock_reads(module: str, text: str) -> list[str]:
         return []
     return [
         f"{module}:{node.lineno} reads the clock by {ast.unparse(node)}"
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(parsed(text))
         if isinstance(node, ast.Attribute)
         and node.attr in CLOCK_CALLS
         and re.search(r"date", ast.unparse(node.value), re.IGNORECASE)
@@ -171,7 +178,7 @@ def coroutines(module: str, text: str) -> list[str]:
     kinds = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
     return [
         f"{module}:{node.lineno} is async"
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(parsed(text))
         if isinstance(node, kinds)
     ]
 
@@ -187,7 +194,7 @@ def forbidden_neighbours(module: str, text: str) -> list[str]:
     if module.split(".", maxsplit=1)[0] in {"tests", "bench"}:
         return []
     wrong = []
-    for name in sorted(ours(module, ast.parse(text))):
+    for name in sorted(ours(module, parsed(text))):
         same_room = within(module, room_of(name))
         if not same_room and name not in {"engine", "geofences"} and not _may_import(module, name):
             wrong.append(f"{module} may not import {name}")
@@ -247,7 +254,7 @@ def long_files(module: str, text: str) -> list[str]:
 def long_bodies(module: str, text: str) -> list[str]:
     """A function's body, its docstring left out, fits a screen."""
     wrong = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -260,7 +267,7 @@ def long_bodies(module: str, text: str) -> list[str]:
 
 def mocks(module: str, text: str) -> list[str]:
     """The real thing, or a twin under the same contract test; never a mock."""
-    names = imports(module, ast.parse(text))
+    names = imports(module, parsed(text))
     wrong = [name for name in names if name.split(".")[-1] in {"mock", "MagicMock", "pytest_mock"}]
     return [f"{module} imports {name}" for name in wrong]
 
@@ -273,7 +280,7 @@ def sleeps(module: str, text: str) -> list[str]:
     """
     if not within(module, "tests"):
         return []
-    tree = ast.parse(text)
+    tree = parsed(text)
     polls = {
         inner
         for loop in ast.walk(tree)
