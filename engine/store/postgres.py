@@ -77,7 +77,7 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
             url, pool_min=pool_min, pool_max=pool_max, connect_s=connect_s, command_s=command_s
         )
         self._committer = _new_committer()
-        self._lost: list[int] = []
+        self._lost: set[int] = set()
         """Committers whose last answer was lost, so that it may still become durable."""
 
     async def open(self) -> None:
@@ -384,7 +384,7 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
         try:
             row = await self._wire.row("commit_group", committer, *columns(changes))
         except BaseException:
-            self._lost.append(committer)
+            self._lost.add(committer)
             self._committer = _new_committer()
             raise
         if changes.tells:
@@ -403,7 +403,7 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
         """Wait for a commit under way, and fence off lost ones that a server may yet do."""
         for committer in tuple(self._lost):
             await self._wire.fetch("revoke_committer", committer)
-            self._lost.remove(committer)
+            self._lost.discard(committer)  # another reader may have been faster
         await self._wire.fetch("wait_for_committer", self._committer)
 
     async def claim_by_code(self, code: str) -> ClaimRecord | None:
