@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LISTENING = re.compile(r"listening on (http://\S+)")
 LOCUST = (sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless")
-SHORT = ("--users", "3", "--spawn-rate", "3", "--run-time", "4s", "--only-summary")
+SHORT = ("--users", "3", "--spawn-rate", "3", "--run-time", "8s", "--only-summary")
 
 
 @pytest.fixture(scope="module")
