@@ -15,6 +15,8 @@ from typing import Final
 
 import pytest
 
+from tests.conftest import ONE_AT_A_TIME
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 OURS: Final = ("engine", "geofences", "loadtest", "bench", "tests")
 
@@ -329,6 +331,11 @@ def test_every_file_keeps_the_rule(rule: Rule) -> None:
     ]
 
     assert wrong == []
+
+
+def test_files_whose_tests_run_one_at_a_time_are_there() -> None:
+    """A file that was renamed must not be forgotten in the list."""
+    assert [file for file in ONE_AT_A_TIME if not (ROOT / file).is_file()] == []
 
 
 def test_no_tracked_file_names_a_registry() -> None:
