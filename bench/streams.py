@@ -198,6 +198,7 @@ async def _fan_out(
     session: aiohttp.ClientSession, pings: list[bytes], count: int, fences: int
 ) -> Row:
     """Everybody reads all events while a round of the walk makes them."""
+    await _until_read(session, [])  # what earlier rounds made is no event of this one
     async with AsyncExitStack() as stack:
         opened = [
             await stack.enter_async_context(session.get("/v1/events", timeout=NEVER))
