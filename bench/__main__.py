@@ -75,8 +75,6 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, end_by_signal)
     head = conditions(residents=RESIDENTS)
     here = None if arguments.smoke else machine.measure()
-    if here is not None:
-        head.append(here.told(written_for()))
     rows = [
         row
         for name, runs in benchmarks.items()
@@ -84,7 +82,12 @@ def main(argv: list[str] | None = None) -> int:
         for run in runs
         for row in run()
     ]
-    budgets = {} if here is None else read_budgets(here)
+    budgets = {}
+    if here is not None:
+        # Whatever slowed it down at first is no excuse for what came later.
+        here = here.best(machine.measure())
+        head.append(here.told(written_for()))
+        budgets = read_budgets(here)
     print("\n".join([*head, "", *lines(rows, budgets)]))
     broken = over_budget(rows, budgets)
     for sentence in broken:

@@ -40,6 +40,12 @@ class Machine(msgspec.Struct, frozen=True):
             return wanted * self.aiohttp_per_s / budgeted.aiohttp_per_s
         return wanted
 
+    def best(self, again: "Machine") -> "Machine":
+        """The better of two measurements, figure by figure."""
+        return Machine(
+            min(self.textbook_us, again.textbook_us), max(self.aiohttp_per_s, again.aiohttp_per_s)
+        )
+
     def told(self, budgeted: "Machine") -> str:
         """A line for whoever reads the table."""
         return (

@@ -174,6 +174,7 @@ def test_a_slower_machine_has_more_time_and_need_do_less() -> None:
     assert here.limit("changing_max", 0.01, there) == 0.01
     assert here.limit("mb_max", 500.0, there) == 500.0
     assert read_budgets(written_for()) == read_budgets()
+    assert here.best(there) == Machine(textbook_us=10.0, aiohttp_per_s=20_000.0)
 
 
 def test_this_machine_is_measured_by_the_work_of_others() -> None:
