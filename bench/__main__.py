@@ -1,6 +1,6 @@
 """``python -m bench``: run all benchmarks, print one table, exit with 1 when over budget.
 
-A full run takes about seven minutes. Ctrl-C ends it and whatever it has started.
+A full run takes ten to twenty minutes. Ctrl-C ends it and whatever it has started.
 """
 
 import argparse

@@ -31,6 +31,19 @@ async def version(here: Town, key: str) -> str:
     return (await here.call("GET", PREFERENCES, key=key)).headers["ETag"]
 
 
+def clinic_protected(folder: Path) -> Path:
+    """A law pack of a city with a clinic where the town is, and no fences around it."""
+    clinic = {
+        "type": "Feature",
+        "geometry": {"type": "Point", "coordinates": [LON, LAT]},
+        "properties": {"radius_m": 50},
+    }
+    near = {"code": "clinic", "source": "by-law 7", "buffer_m": 609.6, "features": [clinic]}
+    path = folder / "city.json"
+    path.write_text(json.dumps({"id": "city", "title": "City", "places": [near]}))
+    return path
+
+
 async def floor(here: Town) -> Any:
     return await here.must("GET", f"{ME}/floor")
 
@@ -248,14 +261,7 @@ async def test_the_words_are_all_told_with_their_terms(tmp_path: Path) -> None:
 
 async def test_a_fence_near_a_protected_place_is_refused(tmp_path: Path) -> None:
     """With the rule and its source; farther away it is taken."""
-    clinic = {
-        "type": "Feature",
-        "geometry": {"type": "Point", "coordinates": [LON, LAT]},
-        "properties": {"radius_m": 50},
-    }
-    near = {"code": "clinic", "source": "by-law 7", "buffer_m": 609.6, "features": [clinic]}
-    path = tmp_path / "city.json"
-    path.write_text(json.dumps({"id": "city", "title": "City", "places": [near]}))
+    path = clinic_protected(tmp_path)
     async with town(tmp_path / "data", law_packs=str(path)) as here:
         await here.must("PUT", "/v1/brands/cafe", {"name": "Cafe", "timezone": "UTC"})
 
@@ -291,14 +297,7 @@ async def test_a_start_knows_the_ages_and_the_laws(tmp_path: Path) -> None:
 
 async def test_an_import_leaves_out_what_is_near_a_protected_place(tmp_path: Path) -> None:
     """In every form, row by row; what is farther away goes live."""
-    clinic = {
-        "type": "Feature",
-        "geometry": {"type": "Point", "coordinates": [LON, LAT]},
-        "properties": {"radius_m": 50},
-    }
-    near = {"code": "clinic", "source": "by-law 7", "buffer_m": 609.6, "features": [clinic]}
-    path = tmp_path / "city.json"
-    path.write_text(json.dumps({"id": "city", "title": "City", "places": [near]}))
+    path = clinic_protected(tmp_path)
     rows = [fence("cafe") | {"id": "door"}, fence("cafe", lat=LAT + 0.02) | {"id": "far"}]
     lines = b"\n".join(json.dumps(row).encode() for row in rows)
     whole = b"\n".join(json.dumps({"fence": row}).encode() for row in rows)
