@@ -1,7 +1,7 @@
 """A server that does nothing: ``python -m bench.bare`` prints its port and answers every ping.
 
-aiohttp on uvloop, which reads the body and gives the same bytes to everybody: what the machine could
-do if Passby cost nothing.
+aiohttp on uvloop, which reads the body and gives the same bytes to everybody: what the machine
+could do if Passby cost nothing.
 """
 
 import asyncio
