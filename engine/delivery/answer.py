@@ -104,6 +104,14 @@ class Answerer:
             self.decide_slice(items[start : start + self._slice_pings_max], decided)
         return decided
 
+    def decide_at_once(self, items: Sequence[Ping | Decision]) -> Decided | None:
+        """Decide pings that are one slice; None, and nothing is decided, if they are more."""
+        if len(items) > self._slice_pings_max:
+            return None
+        decided = Decided()
+        self.decide_slice(items, decided)
+        return decided
+
     def decide_slice(self, items: Sequence[Ping | Decision], decided: Decided) -> None:
         """Decide one slice and note which commit each decision waits for."""
         decisions, groups = decided.decisions, decided.groups

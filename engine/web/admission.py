@@ -66,10 +66,14 @@ class Places:
     most: int
     taken: int = 0
 
-    def __enter__(self) -> None:
-        """Take one."""
+    def check(self) -> None:
+        """See whether there is one."""
         if self.taken >= self.most:
             raise Refused("overloaded")
+
+    def __enter__(self) -> None:
+        """Take one."""
+        self.check()
         self.taken += 1
 
     def __exit__(self, *_: object) -> None:

@@ -7,7 +7,7 @@ for. aiohttp's own answers, and its log lines, quote the bytes that it could not
 
 import asyncio
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -16,10 +16,13 @@ from aiohttp.web_protocol import RequestHandler
 from engine.config import Config
 from engine.web.fault import log_fault
 from engine.web.problem import CONTENT_TYPE, Refused, problem_bytes, response_to
-from engine.web.request_id import new_request_id
+from engine.web.request_id import HEADER, new_request_id
+from engine.web.shortcut import Head, Shortcut, answer_bytes
 
 LINGER_SECONDS: Final = 2.0
 """How long we go on after the last word, so that the other side sees why."""
+
+_HEAD_END: Final = b"\r\n\r\n"
 
 FILES_BESIDES: Final = 256
 """Open files that a process needs besides its connections."""
@@ -41,18 +44,32 @@ class Connection(RequestHandler):
         "_begun_s",
         "_config",
         "_head",
+        "_later",
         "_look",
+        "_measured",
+        "_owed",
         "_owner",
         "_room",
+        "_shortcut",
         "_unread",
+        "_waiting",
         "lost",
         "streaming",
     )
 
-    def __init__(self, owner: "Server", config: Config, **given: Any) -> None:
+    def __init__(self, owner: "Server", config: Config, shortcut: Shortcut, **given: Any) -> None:
         super().__init__(owner, **given)
         self._owner = owner
         self._config = config
+        self._shortcut = shortcut
+        self._measured = True
+        """Whether it is known of all that came so far where its requests end."""
+        self._owed = 0
+        """Bytes that belong to the request that aiohttp is reading."""
+        self._later: asyncio.Task[None] | None = None
+        """Waits for an answer of the shortcut."""
+        self._waiting = b""
+        """What came meanwhile."""
         self._head: asyncio.TimerHandle | None = None
         """Looks whether a head has begun; one timer, since heads may come by the thousand."""
         self._begun_s: float | None = None
@@ -87,13 +104,102 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on; from the first bytes of a head to its end there is only so much time."""
+        """Take what came: plain pings by the shortcut, all else by aiohttp, each in its turn.
+
+        A connection whose requests are not all measured stays with aiohttp to its end: only so is
+        it sure that nothing within a body is ever taken for a request.
+        """
+        if not data:  # aiohttp itself, which goes on with what it holds back
+            super().data_received(data)
+        if self._later is not None:
+            self._keep(data)
+            return
+        while data and self._measured:
+            if self._owed:
+                part, data = data[: self._owed], data[self._owed :]
+                self._owed -= len(part)
+                self._pass_on(part)
+                continue
+            data = self._begin(data)
+            if self._later is not None:
+                self._keep(data)
+                return
+        if data:
+            self._pass_on(data)
+
+    def _begin(self, data: bytes) -> bytes:
+        """Look at the beginning of a request; what is left when it has been answered."""
+        shortcut = self._shortcut
+        end = data.find(_HEAD_END) + len(_HEAD_END)
+        whole = end >= len(_HEAD_END) and data.startswith(shortcut.start)
+        head = shortcut.head(data[:end]) if whole else None
+        if head is None:
+            self._measured = False
+            return data
+        size = end + head.length
+        if len(data) < size or not self._is_free:
+            self._owed = size
+            return data
+        self._take(head, data[end:size])
+        return data[size:]
+
+    @property
+    def _is_free(self) -> bool:
+        """Whether the next answer would be the next thing that is written, and leaves at once."""
+        return self._rests and not (self._paused or self._close or self._force_close)
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Answer by the shortcut."""
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._owner.requests_count += 1
+        answer = self._shortcut.answer(head, body)
+        if isinstance(answer, bytes):
+            self._send(answer)
+        else:
+            self._request_in_progress = True
+            self._later = self._loop.create_task(self._send_later(answer))
+
+    def _send(self, answer: bytes) -> None:
+        if self.transport is None:
+            return
+        self.transport.write(answer)
+        if self._close or self._shortcut.drain.on:
+            self.force_close()
+
+    async def _send_later(self, answer: Coroutine[Any, Any, bytes]) -> None:
+        """Send an answer when it is there, and go on with what came meanwhile."""
+        try:
+            self._send(await answer)
+        finally:
+            self._later = None
+            self._request_in_progress = False
+            if self._handler_waiter is not None and not self._handler_waiter.done():
+                self._handler_waiter.set_result(None)
+        data, self._waiting = self._waiting, b""
+        if data:
+            self._resume_reading_for_buffer()
+            self.data_received(data)
+
+    def _keep(self, data: bytes) -> None:
+        """Read no more than this before the answer that is waited for has been sent."""
+        if data:
+            self._waiting += data
+            self._pause_reading_for_buffer()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 (aiohttp's)
+        """End, when what is being answered is, or the time is over."""
+        await super().shutdown(timeout)
+        if self._later is not None:
+            self._later.cancel()
+
+    def _pass_on(self, data: bytes) -> None:
+        """Let aiohttp read; a head may take only so long from its first bytes to its end."""
         super().data_received(data)
         if not self._rests:
             self._begun_s = None
-        elif data and self._begun_s is None:
+        elif self._begun_s is None:
             self._begun_s = self._loop.time()
-        if self._head is None and data and not self._force_close:
+        if self._head is None and not self._force_close:
             self._look_at_head(self._config.head_seconds_max)
 
     @property
@@ -133,13 +239,9 @@ class Connection(RequestHandler):
         if self.transport is None:
             return
         status, request_id = refused.problem.status, new_request_id()
+        headers = {"Content-Type": CONTENT_TYPE, HEADER: request_id, **refused.headers}
         body = problem_bytes(refused, request_id)
-        head = (
-            f"HTTP/1.1 {status} {refused.problem.title}\r\nContent-Type: {CONTENT_TYPE}\r\n"
-            f"Content-Length: {len(body)}\r\nConnection: close\r\nX-Request-Id: {request_id}\r\n"
-        )
-        head += "".join(f"{name}: {value}\r\n" for name, value in refused.headers.items())
-        self.transport.write(head.encode() + b"\r\n" + body)
+        self.transport.write(answer_bytes(status, headers, body, last=True))
         self.force_close()
 
     def close(self) -> None:
@@ -240,15 +342,16 @@ class Server(web.Server):
         stalled: connections that were cut off because their clients read nothing.
     """
 
-    def __init__(self, config: Config, *given: Any, **more: Any) -> None:
+    def __init__(self, config: Config, shortcut: Shortcut, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
         self._config = config
+        self._shortcut = shortcut
         self.count = 0
         self.stalled = 0
 
     def __call__(self) -> RequestHandler:
         """One connection."""
-        return Connection(self, self._config, loop=self._loop, **self._kwargs)
+        return Connection(self, self._config, self._shortcut, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Count it."""
@@ -264,7 +367,9 @@ class Server(web.Server):
 class Runner(web.AppRunner):
     """Runs the application on our server: the runners' own hook for making one."""
 
-    def __init__(self, app: web.Application, config: Config, **given: Any) -> None:
+    def __init__(
+        self, app: web.Application, config: Config, shortcut: Shortcut, **given: Any
+    ) -> None:
         super().__init__(
             app,
             lingering_time=LINGER_SECONDS,
@@ -274,12 +379,17 @@ class Runner(web.AppRunner):
             **given,
         )
         self._config = config
+        self._shortcut = shortcut
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         kwargs: dict[str, Any] = made._kwargs
         return Server(
-            self._config, made.request_handler, request_factory=made.request_factory, **kwargs
+            self._config,
+            self._shortcut,
+            made.request_handler,
+            request_factory=made.request_factory,
+            **kwargs,
         )
 
 

@@ -20,12 +20,12 @@ from engine.web.body import decode, field_error, read_body
 from engine.web.conditions import is_known
 from engine.web.context import Context
 from engine.web.cors import Cors
-from engine.web.fault import LOG, log_fault
+from engine.web.fault import LOG, log_fault, refusal
 from engine.web.once import HEADER as ONCE
 from engine.web.once import Once
 from engine.web.problem import FieldError, Refused, response_to
 from engine.web.request_id import HEADER, request_id
-from engine.web.route import ALSO_IN_QUERY, HEADERS, NDJSON, Answer, Route
+from engine.web.route import ALSO_IN_QUERY, HEADERS, Answer, Route, is_ndjson
 from engine.web.signals import honour
 from engine.web.streams import Exchange, Streams
 from engine.web.upload import Upload, uploaded
@@ -68,10 +68,8 @@ def endpoint(
                 if key is not None and answer.cost > 1:
                     admission.charge(key, answer.cost)
                 response = _response(request, answer)
-        except Refused as refused:
-            response = response_to(refused, called)
-        except StoreUnavailable:
-            response = response_to(Refused("store_unavailable"), called)
+        except (Refused, StoreUnavailable) as error:
+            response = response_to(refusal(name, error), called)
         except Exception as error:  # whatever it is, the client gets an answer and we a trace
             _check_there(request, name, error)
             response = response_to(Refused("internal"), called)
@@ -98,7 +96,7 @@ def _common(
     headers = {HEADER: called}
     if key is not None:
         headers |= admission.headers(key)
-    return headers | cors.headers(request)
+    return headers | cors.headers(request.headers.get("Origin", ""))
 
 
 def _check_there(request: web.Request, name: str, error: Exception) -> None:
@@ -120,8 +118,7 @@ def _is_stream(request: web.Request, route: Route) -> bool:
     """Whether this request is to be answered in parts."""
     if route.socket or route.events:
         return True
-    told = request.headers.get("Content-Type")
-    return told is not None and told.partition(";")[0].strip().lower() == NDJSON
+    return is_ndjson(request.headers.get("Content-Type"))
 
 
 def _stream_of(

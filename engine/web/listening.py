@@ -115,17 +115,18 @@ class Drain:
     """
 
     def __init__(self, app: web.Application) -> None:
-        self._on = False
+        self.on = False
+        """Whether an answer that is begun now is the last of its connection."""
         app.on_response_prepare.append(self._prepare)
 
     async def _prepare(self, _: web.Request, response: web.StreamResponse) -> None:
-        if self._on and response.status != 101:
+        if self.on and response.status != 101:
             response.headers["Connection"] = "close"
             response.force_close()
 
     async def run(self, connections: Callable[[], int], *, within_s: float) -> None:
         """Wait until nobody is connected, or the time is over."""
-        self._on = True
+        self.on = True
         loop = asyncio.get_running_loop()
         until_s = loop.time() + within_s
         while connections() and loop.time() < until_s:  # noqa: ASYNC110 (nobody tells)

@@ -1,7 +1,7 @@
 """POST /v1/pings: the hot route, as short as it can be."""
 
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -51,8 +51,29 @@ class Decisions(msgspec.Struct, frozen=True):
     decisions: tuple[Decision, ...]
 
 
+class Posted(NamedTuple):
+    """A body that was read."""
+
+    items: list[Ping | Decision]
+    """A ping that could not be read is its decision already."""
+    one: bool
+    """It was one ping, not a batch of one."""
+    began_s: float
+
+
 async def post_pings(ctx: Context, key: KeyRow, body: bytes) -> Answer[Decision]:
     """Send one ping or many and get a decision for each."""
+    posted = read(ctx, key, body)
+    decisions = await ctx.answerer.answer(posted.items)
+    return Answer(msgspec.Raw(told(ctx, posted, decisions)), cost=len(decisions))
+
+
+def read(ctx: Context, key: KeyRow, body: bytes) -> Posted:
+    """Read a body of pings.
+
+    Raises:
+        Refused: nothing of it can be used.
+    """
     try:
         given = native.decode_request(
             body,
@@ -66,14 +87,21 @@ async def post_pings(ctx: Context, key: KeyRow, body: bytes) -> Answer[Decision]
         raise Refused(
             refused.code, refused.detail, errors=tuple(map(_field_error, refused.errors))
         ) from None
-    one, began_s = isinstance(given, Ping), perf_counter()
-    decisions = await ctx.answerer.answer([given] if isinstance(given, Ping) else given)
-    ctx.metrics.answer_s.observe(perf_counter() - began_s)
+    one = isinstance(given, Ping)
+    return Posted([given] if isinstance(given, Ping) else given, one, perf_counter())
+
+
+def told(ctx: Context, posted: Posted, decisions: list[Decision]) -> bytes:
+    """Decisions as the answer to what was posted, counted.
+
+    Raises:
+        Refused: nothing of it could be decided.
+    """
+    ctx.metrics.answer_s.observe(perf_counter() - posted.began_s)
     ctx.metrics.count(decisions)
     if decisions and all(decision.status == "shed" for decision in decisions):
         raise _shed(decisions[0])
-    encoded = encode(decisions[0]) if one else encode_all(decisions)
-    return Answer(msgspec.Raw(encoded), cost=len(decisions))
+    return encode(decisions[0]) if posted.one else encode_all(decisions)
 
 
 def _field_error(wrong: native.Problem) -> FieldError:

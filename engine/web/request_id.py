@@ -16,7 +16,11 @@ _numbers: Final = itertools.count(1)
 
 def request_id(request: web.BaseRequest) -> str:
     """The sender's own X-Request-Id if it is sane, else a new one."""
-    sent = request.headers.get(HEADER)
+    return sane_or_new(request.headers.get(HEADER))
+
+
+def sane_or_new(sent: str | None) -> str:
+    """What a sender calls a request if that is sane, else a new id."""
     if sent is not None and _SANE.fullmatch(sent):
         return sent
     return new_request_id()

@@ -28,6 +28,11 @@ ALSO_IN_QUERY: Final = frozenset({"last_event_id"})
 """Those of them that may come in the query as well, for clients that can set no header."""
 
 
+def is_ndjson(content_type: str | None) -> bool:
+    """Whether a body of this Content-Type is a stream of lines."""
+    return content_type is not None and content_type.partition(";")[0].strip().lower() == NDJSON
+
+
 @dataclass(slots=True)
 class Answer(Generic[T]):
     """What a handler returns; `Raw` where the bytes are there, a file where they are many."""

@@ -48,28 +48,31 @@ def _described() -> bytes:
     return msgspec.json.encode(document(ROUTES))
 
 
-ROUTES: Final[tuple[Route, ...]] = (
-    route(
-        "POST",
-        "/v1/pings",
-        pings.post_pings,
-        "pings",
-        roles=("operator", "sender", "resident"),
-        body=(pings.PingBody, pings.Pings),
-        result=(Decision, pings.Decisions),
-        codes=(
-            "invalid_ping",
-            "too_many_pings",
-            "foreign_resident",
-            "not_durable",
-            "stale",
-            "store_unavailable",
-        ),
-        about=ndjson.ABOUT,
-        stream=ndjson.stream_lines,
-        waits=True,
-        once=False,
+PINGS: Final = route(
+    "POST",
+    "/v1/pings",
+    pings.post_pings,
+    "pings",
+    roles=("operator", "sender", "resident"),
+    body=(pings.PingBody, pings.Pings),
+    result=(Decision, pings.Decisions),
+    codes=(
+        "invalid_ping",
+        "too_many_pings",
+        "foreign_resident",
+        "not_durable",
+        "stale",
+        "store_unavailable",
     ),
+    about=ndjson.ABOUT,
+    stream=ndjson.stream_lines,
+    waits=True,
+    once=False,
+)
+"""The hot route."""
+
+ROUTES: Final[tuple[Route, ...]] = (
+    PINGS,
     route(
         "GET",
         "/v1/pings/stream",

@@ -19,11 +19,15 @@ from engine.web.endpoint import endpoint
 from engine.web.listening import Certificate, Drain
 from engine.web.problem import Refused, response_to
 from engine.web.request_id import request_id
-from engine.web.routes import ROUTES
+from engine.web.routes import PINGS, ROUTES
+from engine.web.shortcut import Shortcut
 from engine.web.streams import Streams
 
 BACKLOG: Final = 1_024
 """Who may stand in line to be accepted; the kernel may allow fewer."""
+
+DRAIN: Final = web.AppKey("drain", Drain)
+SHORTCUT: Final = web.AppKey("shortcut", Shortcut)
 
 _LOG: Final = logging.getLogger(__name__)
 _QUIET: Final = logging.getLogger("engine.web.http")
@@ -43,6 +47,8 @@ def make_app(ctx: Context) -> web.Application:
         app.router.add_route(route.method, route.path, handler, expect_handler=_expect)
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, handler, expect_handler=_expect)
+    drain = app[DRAIN] = Drain(app)
+    app[SHORTCUT] = Shortcut(PINGS, ctx, admission, cors, drain)
     app.router.add_route("*", "/{rest:.*}", _elsewhere(ctx, cors), expect_handler=_expect)
     app.cleanup_ctx.append(_watching(streams))
     _watch(ctx, admission)
@@ -98,7 +104,7 @@ def _elsewhere(ctx: Context, cors: Cors) -> Callable[[web.Request], Awaitable[we
             refused = Refused("not_found")
         ctx.metrics.count_request("*", "*", refused.problem.status)
         response = response_to(refused, request_id(request))
-        response.headers.update(cors.headers(request))
+        response.headers.update(cors.headers(request.headers.get("Origin", "")))
         return response
 
     return elsewhere
@@ -227,8 +233,7 @@ async def serve(
             "only %d files may be open: too few for %d connections", files, connections_max
         )
     app = make_app(ctx)
-    drain = Drain(app)
-    runner = Runner(app, ctx.config, access_log=None, logger=_QUIET)
+    runner = Runner(app, ctx.config, app[SHORTCUT], access_log=None, logger=_QUIET)
     await runner.setup()
     server = runner.server
     assert isinstance(server, Server)
@@ -249,7 +254,7 @@ async def serve(
         await site.start()
         yield runner.addresses[0][1]
         await site.stop()
-        await drain.run(lambda: _kept(server), within_s=ctx.config.drain_seconds)
+        await app[DRAIN].run(lambda: _kept(server), within_s=ctx.config.drain_seconds)
     finally:
         await runner.cleanup()
 
