@@ -99,7 +99,7 @@ def told(ctx: Context, posted: Posted, decisions: list[Decision]) -> bytes:
     """
     ctx.metrics.answer_s.observe(perf_counter() - posted.began_s)
     ctx.metrics.count(decisions)
-    if decisions and all(decision.status == "shed" for decision in decisions):
+    if decisions and decisions[0].status == "shed" and all(d.status == "shed" for d in decisions):
         raise _shed(decisions[0])
     return encode(decisions[0]) if posted.one else encode_all(decisions)
 

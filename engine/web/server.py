@@ -48,11 +48,16 @@ def make_app(ctx: Context) -> web.Application:
         if route.method == "GET":
             app.router.add_route("HEAD", route.path, handler, expect_handler=_expect)
     drain = app[DRAIN] = Drain(app)
-    app[SHORTCUT] = Shortcut(PINGS, ctx, admission, cors, drain)
+    shortcut = app[SHORTCUT] = Shortcut(PINGS, ctx, admission, cors, drain)
     app.router.add_route("*", "/{rest:.*}", _elsewhere(ctx, cors), expect_handler=_expect)
     app.cleanup_ctx.append(_watching(streams))
     _watch(ctx, admission)
     ctx.metrics.watch("passby_streams", "Streams that are open.", lambda: len(streams))
+    ctx.metrics.watch(
+        "passby_requests_short",
+        "Posts of pings that asked for nothing special and were answered by the short way.",
+        lambda: shortcut.taken,
+    )
     ctx.metrics.watch("passby_sockets", "WebSockets among them.", lambda: streams.sockets)
     return app
 

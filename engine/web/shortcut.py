@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, Final, NamedTuple
@@ -37,6 +38,7 @@ HEAD_BYTES_MAX: Final = 2_048
 HEADS_MAX: Final = 1_024
 """Most heads remembered; with one more, all are forgotten."""
 
+_LAST: Final = "Connection: close\r\n"
 _SPECIAL: Final = ("Content-Encoding", "Expect", "Origin", "Sec-GPC")
 """What else than aiohttp's own headers is acted on only by aiohttp's way."""
 
@@ -67,13 +69,17 @@ class Shortcut:
     Args:
         route: the one whose requests these are.
         drain: says whether an answer is the connection's last.
+
+    Attributes:
+        start: how a request begins that may be plain.
+        taken: requests so far.
     """
 
     def __init__(
         self, route: Route, ctx: Context, admission: Admission, cors: Cors, drain: Drain
     ) -> None:
         self.start = f"{route.method} {route.path} HTTP/1.1\r\n".encode()
-        """How a request begins that may be plain."""
+        self.taken = 0
         self.drain = drain
         self._route = route
         self._ctx = ctx
@@ -123,6 +129,7 @@ class Shortcut:
 
         Nothing may be awaited between either and the sending.
         """
+        self.taken += 1
         call = _Call(sane_or_new(head.request_id), perf_counter())
         try:
             key = call.key = self._admission.key_of(head.authorization)
@@ -179,13 +186,15 @@ class Shortcut:
 
 def answer_bytes(status: int, headers: Mapping[str, str], body: bytes, *, last: bool) -> bytes:
     """An HTTP/1.1 answer as aiohttp would send it; with `last` the connection ends."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    lines += [
-        f"Content-Length: {len(body)}",
-        f"Date: {rfc822_formatted_time()}",
-        f"Server: {SERVER_SOFTWARE}",
-    ]
-    if last:
-        lines.append("Connection: close")
-    return "\r\n".join((*lines, "\r\n")).encode("latin-1") + body
+    told = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    length, date = len(body), rfc822_formatted_time()
+    head = (
+        f"{_first_line(status)}{told}Content-Length: {length}\r\nDate: {date}\r\n"
+        f"Server: {SERVER_SOFTWARE}\r\n{_LAST if last else ''}\r\n"
+    )
+    return head.encode("latin-1") + body
+
+
+@cache
+def _first_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
