@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.app import clock_ms
+from engine.web.connection import REST_SECONDS
 from tests.test_web_serving import HeldStore
 from tests.web_town import OPERATOR, Town, offer, town
 
@@ -203,6 +204,24 @@ def test_however_it_is_cut_each_request_is_answered_once_and_in_its_turn(
         (f"request-{n:04}", 400 if n % 2 and kind != ELSEWHERE else 200)
         for n, kind in enumerate(kinds)
     ]
+
+
+async def test_a_body_behind_its_head_takes_the_short_way(tmp_path: Path) -> None:
+    """As many clients send it; one that is long in coming is aiohttp's, which waits longer."""
+    async with town(tmp_path) as here, talk(here) as connection:
+        head, end, body = request(msgspec.json.encode(here.ping())).partition(b"\r\n\r\n")
+        await connection.say(head + end)
+        assert await taken(here) == 0
+        await connection.say(body)
+        assert (await connection.hear())[0] == 200
+        assert await taken(here) == 1
+        await connection.say(head + end)
+        await asyncio.sleep(1.5 * REST_SECONDS)
+        await connection.say(body)
+        assert (await connection.hear())[0] == 200
+        await connection.say(head + end + body)
+        assert (await connection.hear())[0] == 200
+        assert await taken(here) == 2
 
 
 async def test_a_connection_that_is_cut_within_a_body_takes_the_short_way_again(

@@ -22,6 +22,8 @@ from engine.web.shortcut import Head, Shortcut, answer_bytes
 LINGER_SECONDS: Final = 2.0
 """How long we go on after the last word, so that the other side sees why."""
 
+REST_SECONDS: Final = 0.2
+"""How long the body of a plain request may be in coming behind its head."""
 _HEAD_END: Final = b"\r\n\r\n"
 
 FILES_BESIDES: Final = 256
@@ -41,6 +43,7 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
+        "_begun",
         "_begun_s",
         "_config",
         "_head",
@@ -49,6 +52,7 @@ class Connection(RequestHandler):
         "_measured",
         "_owed",
         "_owner",
+        "_rest",
         "_room",
         "_shortcut",
         "_unread",
@@ -66,6 +70,10 @@ class Connection(RequestHandler):
         """Whether it is known of all that came so far where its requests end."""
         self._owed = 0
         """Bytes that belong to the request that aiohttp is reading."""
+        self._begun = b""
+        """The head of a plain request whose body has yet to come,"""
+        self._rest: asyncio.TimerHandle | None = None
+        """as long as this runs."""
         self._later: asyncio.Task[None] | None = None
         """Waits for an answer of the shortcut."""
         self._waiting = b""
@@ -94,7 +102,7 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let go of everybody who waits for it."""
-        for timer in (self._head, self._look):
+        for timer in (self._head, self._look, self._rest):
             if timer is not None:
                 timer.cancel()
         if self._room is not None and not self._room.done():
@@ -114,6 +122,10 @@ class Connection(RequestHandler):
         if self._later is not None:
             self._keep(data)
             return
+        if self._rest is not None:
+            self._rest.cancel()
+            data = self._begun + data
+            self._rest = None
         while data and self._measured:
             if self._owed:
                 part, data = data[: self._owed], data[self._owed :]
@@ -137,11 +149,21 @@ class Connection(RequestHandler):
             self._measured = False
             return data
         size = end + head.length
-        if len(data) < size or not self._is_free:
-            self._owed = size
-            return data
-        self._take(head, data[end:size])
-        return data[size:]
+        if len(data) >= size and self._is_free:
+            self._take(head, data[end:size])
+            return data[size:]
+        if len(data) == end and self._is_free:
+            # Many clients send a head and its body one after the other.
+            self._begun = data
+            self._rest = self._loop.call_later(REST_SECONDS, self._rest_late, head.length)
+            return b""
+        self._owed = size
+        return data
+
+    def _rest_late(self, length: int) -> None:
+        """A body is long in coming: let aiohttp wait for it."""
+        self._rest, self._owed = None, length
+        self._pass_on(self._begun)
 
     @property
     def _is_free(self) -> bool:
