@@ -97,7 +97,7 @@ class Adviser:
 
     def _free_m(self, resident: Resident, newest: KeptFix, row: Row, now_ms: int) -> float:
         """How far the resident can move, from what was found before if that still says enough."""
-        x, y, z = ecef(newest.fix.lon, newest.fix.lat)
+        x, y, z = ecef(newest.lon, newest.lat)
         free = resident.free
         if (
             isinstance(free, Free)
@@ -117,7 +117,7 @@ class Adviser:
 
     def _look(self, newest: KeptFix, row: Row, now_ms: int) -> float:
         """How far the resident can move before anything could happen."""
-        fix, stays = newest.fix, newest.stays
+        stays = newest.stays
         inside = {stay.fence.id for stay in stays}
 
         def counts(fence: Fence) -> bool:
@@ -131,12 +131,12 @@ class Adviser:
                 return 0.0
             margin_m = exit_margin_m(stay.fence)
             if margin_m < most_m or stay.fence not in newest.covering:
-                depth = depth_m(stay.fence, fix.lon, fix.lat)
+                depth = depth_m(stay.fence, newest.lon, newest.lat)
                 depth = 0.97 * depth if depth > 0.0 else 1.03 * depth - 0.5
                 most_m = min(most_m, margin_m + depth)
         if most_m <= 0.0:
             return 0.0
-        return self._fences.clearance_m(fix.lon, fix.lat, counts, most_m=most_m)
+        return self._fences.clearance_m(newest.lon, newest.lat, counts, most_m=most_m)
 
     def _matters(self, fence: Fence, row: Row, now_ms: int) -> bool:
         """Whether the fence's brand may see the position and has an offer there that has not ended.
@@ -185,7 +185,7 @@ def _shown_mps(resident: Resident) -> float | None:
     before = kept[-2] if len(kept) > 1 else resident.base
     if before is None or (before is resident.base and resident.base_is_restored):
         return None
-    one, other = before.fix, kept[-1].fix
+    one, other = before, kept[-1]
     if other.at_ms <= one.at_ms:
         return None
     way_m = math.dist(ecef(one.lon, one.lat), ecef(other.lon, other.lat))

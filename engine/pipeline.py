@@ -47,7 +47,7 @@ from engine.offers.offer import Brand, Offer
 from engine.offers.reasons import why
 from engine.ping import AGE_MAX_MS, Ping, order_key, refusal
 from engine.presence import Tracker
-from engine.residents import SETTINGS_DEFAULT, FixKey, Resident, ResidentSettings
+from engine.residents import SETTINGS_DEFAULT, Resident, ResidentSettings
 from engine.second_gate import SecondGate
 from geofences.fence import Fence
 from geofences.index import FenceIndex
@@ -141,18 +141,17 @@ class Engine:
             self.tracker.hide(resident)
             return answer(ping, "", "private_zone")
         resident.heard_ms = ping.received_ms
-        key = order_key(ping)
-        name = self._namer.decision(ping.resident, *key)
+        name = self._namer.decision(ping.resident, *order_key(ping))
         newest = resident.newest
-        if newest is not None and key <= newest.key:
-            return self._decide_late(ping, key, name, resident, entry.row)
+        if newest is not None and ping.at_ms <= newest.at_ms and order_key(ping) <= newest.key:
+            return self._decide_late(ping, name, resident, entry.row)
         if resident.claims:
             # Fixes are forgotten at a restart, at a doubt and with a change of the resident's say;
             # what a fix was given is not.
             again = resident.claim_of(name, ping.received_ms)
             if again is not None:
                 return answer(ping, name, "duplicate", offer=again.made)
-        told = self.tracker.follow(resident, ping, key, entry.row)
+        told = self.tracker.follow(resident, newest, ping, entry.row)
         advice: NextFix | UnsetType = UNSET
         if ping.next_fix or self.settings.next_fix:
             advice = self.adviser.advise(resident, ping, entry.row)
@@ -165,16 +164,14 @@ class Engine:
             ping, name, "decided", events=events, offer=made, withheld=withheld, next_fix=advice
         )
 
-    def _decide_late(
-        self, ping: Ping, key: FixKey, name: str, resident: Resident, row: Row
-    ) -> Decision:
+    def _decide_late(self, ping: Ping, name: str, resident: Resident, row: Row) -> Decision:
         """A fix that was sent before, or that others have overtaken."""
         again = resident.claim_of(name, ping.received_ms)
         if again is not None:
             return answer(ping, name, "duplicate", offer=again.made)
-        if resident.has_kept(key):
+        if resident.has_kept(order_key(ping)):
             return answer(ping, name, "duplicate")
-        self.tracker.correct(resident, ping, key, row)
+        self.tracker.correct(resident, ping, row)
         return answer(ping, name, "late")
 
     # -- offers -------------------------------------------------------------------------------

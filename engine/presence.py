@@ -14,10 +14,9 @@ from engine.consent.row import Row
 from engine.consent.visits import shared_visits
 from engine.decision import Event
 from engine.offers.book import OfferBook
-from engine.ping import Ping
+from engine.ping import Ping, order_key
 from engine.residents import (
     LATE_MAX_MS,
-    FixKey,
     KeptFix,
     Resident,
     restored,
@@ -26,7 +25,6 @@ from engine.residents import (
 from geofences.fence import Fence
 from geofences.index import FenceIndex
 from geofences.transitions import (
-    Fix,
     Stay,
     Stays,
     Transition,
@@ -68,57 +66,51 @@ class Tracker:
         """What must become durable; whoever takes it puts a new one in its place."""
 
     def follow(
-        self, resident: Resident, ping: Ping, key: FixKey, row: Row
+        self, resident: Resident, newest: KeptFix | None, ping: Ping, row: Row
     ) -> tuple[Transition, ...]:
-        """Take a resident's newest fix and say what it showed."""
-        newest = resident.newest
-        fix = _fix(ping)
-        stays, told, covering = self._step(resident, newest, fix, row)
-        before = resident.stays
-        resident.hidden = False
-        resident.keep(KeptFix(key, fix, covering, stays), self._kept_fixes_max)
-        if stays or before:
-            self._note(resident, before, stays, fix.at_ms)
-        return told
-
-    def _step(
-        self, resident: Resident, newest: KeptFix | None, fix: Fix, row: Row
-    ) -> tuple[Stays, tuple[Transition, ...], tuple[Fence, ...]]:
-        """Match a fix that follows on the newest one and step the stays."""
-        fences = self._fences
-        met: tuple[Fence, ...] = ()
-        over_ms = _over_ms(resident, newest, fix)
-        if (
-            newest is None
-            or over_ms is not None
-            or _is_restored(resident, newest)
-            or (resident.zones is not None and _is_private_way(resident, newest.fix, fix))
-        ):
-            covering = fences.covering(fix.lon, fix.lat)
-            before = None
-        else:
-            before = newest.fix
-            # What covered the fix before is left, not passed.
-            covering, met = fences.along(
-                before.lon, before.lat, fix.lon, fix.lat, left=newest.covering
-            )
-        if not row.matches_all:
-            covering, met = self._seen_by(row, covering), self._seen_by(row, met)
+        """Take the fix that follows on a resident's newest one and say what it showed."""
+        fences, before = self._fences, () if newest is None else newest.stays
+        over_ms = None if newest is None else _over_ms(resident, newest, ping.at_ms)
+        came_from = None
+        if newest is not None and over_ms is None and _is_way_told(resident, newest, ping):
+            came_from = newest
+        covering, met = self._match(came_from, ping, row)
+        if newest is not None and covering == newest.covering:
+            # One tuple for all fixes in the same fences: less to hold, and to let go of later.
+            covering = newest.covering
+        kept = _kept(ping, covering, before)
         stays, told = step(
-            () if newest is None else newest.stays,
             before,
-            fix,
+            came_from,
+            kept,
             covering,
             met,
             over_ms=over_ms,
             current=_unchanged if resident.edition is fences.edition else fences.current,
             dwells=self._book.dwells,
         )
+        if stays is not before:
+            kept = msgspec.structs.replace(kept, stays=stays)
         resident.edition = fences.edition
-        if newest is not None and covering == newest.covering:
-            # One tuple for all fixes in the same fences: less to hold, and to let go of later.
-            covering = newest.covering
-        return stays, told, covering
+        resident.hidden = False
+        resident.keep(kept, self._kept_fixes_max)
+        if stays or before:
+            self._note(resident, before, stays, ping.at_ms)
+        return told
+
+    def _match(
+        self, before: KeptFix | None, ping: Ping, row: Row
+    ) -> tuple[tuple[Fence, ...], tuple[Fence, ...]]:
+        """The fences that cover a fix and those met on the way, of brands that may see it."""
+        if before is None:
+            return self._seen_by(row, self._fences.covering(ping.lon, ping.lat)), ()
+        # What covered the fix before is left, not passed.
+        covering, met = self._fences.along(
+            before.lon, before.lat, ping.lon, ping.lat, left=before.covering
+        )
+        if row.matches_all:
+            return covering, met
+        return self._seen_by(row, covering), self._seen_by(row, met)
 
     def tell(
         self,
@@ -137,41 +129,40 @@ class Tracker:
             shared = bool(shared_visits(row, brand, self._book.categories(brand)))
             self.changes.told.append(TransitionTold(resident_id, brand, event, shared))
 
-    def correct(self, resident: Resident, ping: Ping, key: FixKey, row: Row) -> None:
+    def correct(self, resident: Resident, ping: Ping, row: Row) -> None:
         """Put a late fix in its place and compute the stays again from there on, in silence.
 
         One that is over 120 s late, or older than what has settled, changes nothing.
         """
-        newest, base = resident.newest, resident.base
+        newest, base, key = resident.newest, resident.base, order_key(ping)
         if (
             newest is None
             or not resident.kept
-            or ping.at_ms < newest.fix.at_ms - LATE_MAX_MS
+            or ping.at_ms < newest.at_ms - LATE_MAX_MS
             or (base is not None and key < base.key)
         ):
             return
         before = resident.stays
         place = resident.place_of(key)
-        fix = _fix(ping)
-        covering = self._seen_by(row, self._fences.covering(fix.lon, fix.lat))
-        resident.kept.insert(place, KeptFix(key, fix, covering, ()))
+        covering, _ = self._match(None, ping, row)
+        resident.kept.insert(place, _kept(ping, covering, ()))
         earlier = resident.before(place)
         for at in range(place, len(resident.kept)):
             kept = resident.kept[at]
             stays, _ = step(
                 () if earlier is None else earlier.stays,
                 None,
-                kept.fix,
+                kept,
                 kept.covering,
                 (),
-                over_ms=_over_ms(resident, earlier, kept.fix),
+                over_ms=None if earlier is None else _over_ms(resident, earlier, kept.at_ms),
                 current=self._fences.current,
                 dwells=self._book.dwells,
             )
             earlier = resident.kept[at] = msgspec.structs.replace(kept, stays=stays)
         newest = resident.kept.pop()
         resident.keep(newest, self._kept_fixes_max)
-        self._note(resident, before, newest.stays, newest.fix.at_ms)
+        self._note(resident, before, newest.stays, newest.at_ms)
 
     def _seen_by(self, row: Row, fences: tuple[Fence, ...]) -> tuple[Fence, ...]:
         """Those of the fences whose brand may see the position."""
@@ -205,7 +196,7 @@ class Tracker:
         resident.forget_fixes(left)
         resident.row = row
         if newest is not None and len(left) < len(before):
-            self.changes.presences[resident.id] = resident.presence_row(newest.fix.at_ms)
+            self.changes.presences[resident.id] = resident.presence_row(newest.at_ms)
 
     def draw(self, resident_id: str, zones: Drawn | None) -> None:
         """A resident's own zones changed: what was kept of where they were is forgotten.
@@ -227,7 +218,7 @@ class Tracker:
         left = tuple(stay for stay in before if not zones.near(stay.fence))
         resident.forget_places(left)
         if newest is not None and len(left) < len(before):
-            self.changes.presences[resident_id] = resident.presence_row(newest.fix.at_ms)
+            self.changes.presences[resident_id] = resident.presence_row(newest.at_ms)
 
     def whereabouts(self, resident_id: str) -> Whereabouts | None:
         """Where a resident was last heard of; None: nobody can tell."""
@@ -235,8 +226,7 @@ class Tracker:
         newest = None if resident is None else resident.newest
         if resident is None or newest is None or _is_restored(resident, newest):
             return None
-        fix = newest.fix
-        return Whereabouts(resident.zones, fix.lon, fix.lat, fix.accuracy_m)
+        return Whereabouts(resident.zones, newest.lon, newest.lat, newest.accuracy_m)
 
     def hide(self, resident: Resident) -> None:
         """A ping was private: all that is left of it is that no way is told that may run by it."""
@@ -273,7 +263,7 @@ class Tracker:
             return
         newest = resident.newest
         if newest is not None:
-            seen_ms = newest.fix.at_ms if resident.base_is_restored else resident.heard_ms
+            seen_ms = newest.at_ms if resident.base_is_restored else resident.heard_ms
             if now_ms - max(seen_ms, resident.heard_ms) < FIXES_LIFE_MS:
                 return
             if resident.stays and now_ms - seen_ms < PRESENCE_LIFE_MS:
@@ -295,28 +285,28 @@ class Tracker:
         resident.zones = self.zones.get(state.resident)
 
 
-def _is_private_way(resident: Resident, before: Fix, fix: Fix) -> bool:
-    """Whether the way between two fixes runs, or may have run, through a private zone."""
-    return resident.hidden or (
-        resident.zones is not None
-        and resident.zones.crossed(before.lon, before.lat, fix.lon, fix.lat)
+def _is_way_told(resident: Resident, before: KeptFix, ping: Ping) -> bool:
+    """Whether the way from the newest fix is known, and surely in no private zone."""
+    if _is_restored(resident, before):
+        return False
+    zones = resident.zones
+    return zones is None or not (
+        resident.hidden or zones.crossed(before.lon, before.lat, ping.lon, ping.lat)
     )
 
 
-def _is_restored(resident: Resident, fix: KeptFix | None) -> bool:
+def _is_restored(resident: Resident, fix: KeptFix) -> bool:
     """Whether a fix is not one that was heard, but what the store knew."""
     return resident.base_is_restored and fix is resident.base
 
 
-def _over_ms(resident: Resident, earlier: KeptFix | None, fix: Fix) -> int | None:
-    """When a silence between two fixes of a resident ended the stays, None if it was none.
+def _over_ms(resident: Resident, earlier: KeptFix, at_ms: int) -> int | None:
+    """When a silence that a fix ends ended the stays before it, None if it was none.
 
     What the store knew may be behind the truth, until the first fix that is heard.
     """
-    if earlier is None:
-        return None
     slack_ms = TOUCH_HARD_MS if _is_restored(resident, earlier) else 0
-    return assumed_exit_ms(earlier.fix.at_ms, fix.at_ms, slack_ms=slack_ms)
+    return assumed_exit_ms(earlier.at_ms, at_ms, slack_ms=slack_ms)
 
 
 def _unchanged(fence: Fence) -> Fence:
@@ -324,5 +314,7 @@ def _unchanged(fence: Fence) -> Fence:
     return fence
 
 
-def _fix(ping: Ping) -> Fix:
-    return Fix(ping.at_ms, ping.lon, ping.lat, accuracy_or_default(ping.accuracy_m))
+def _kept(ping: Ping, covering: tuple[Fence, ...], stays: Stays) -> KeptFix:
+    """A ping as it is kept."""
+    accuracy_m = accuracy_or_default(ping.accuracy_m)
+    return KeptFix(ping.at_ms, ping.lon, ping.lat, accuracy_m, ping.id or "", covering, stays)

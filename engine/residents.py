@@ -43,15 +43,20 @@ SETTINGS_DEFAULT: Final = ResidentSettings()
 FixKey = tuple[int, str, float, float]
 
 
-class KeptFix(msgspec.Struct, frozen=True, gc=False):
+class KeptFix(Fix, frozen=True, gc=False):
     """A fix that a late one may still have to be folded in before."""
 
-    key: FixKey
-    fix: Fix
+    id: str
+    """The sender's own name for it; empty: none."""
     covering: tuple[Fence, ...]
     """Fences that cover it, of brands that may see it."""
     stays: Stays
     """The stays after it."""
+
+    @property
+    def key(self) -> FixKey:
+        """Its place among the resident's fixes, as `ping.order_key` has it."""
+        return (self.at_ms, self.id, self.lon, self.lat)
 
 
 class Resident:
@@ -136,9 +141,9 @@ class Resident:
         """Append the newest fix and let go of those that none can be late against any more."""
         fixes = self.kept
         fixes.append(kept)
-        oldest_ms = kept.fix.at_ms - LATE_MAX_MS
+        oldest_ms = kept.at_ms - LATE_MAX_MS
         gone = 0
-        while fixes[gone].fix.at_ms < oldest_ms or len(fixes) - gone > kept_max:
+        while fixes[gone].at_ms < oldest_ms or len(fixes) - gone > kept_max:
             gone += 1
         if gone:
             self.base, self.base_is_restored = fixes[gone - 1], False
@@ -159,7 +164,7 @@ class Resident:
         last = self.newest
         self.forget_presence()
         if last is not None:
-            self.base, self.base_is_restored = _heard_of(last.fix.at_ms, stays), True
+            self.base, self.base_is_restored = _heard_of(last.at_ms, stays), True
 
     def forget_presence(self) -> None:
         """Know nothing of where the resident is or was."""
@@ -239,4 +244,4 @@ def restored(state: ResidentState, stays: Stays) -> Resident:
 
 def _heard_of(seen_ms: int, stays: Stays) -> KeptFix:
     """That a resident was heard of, and these stays: no position."""
-    return KeptFix((seen_ms, "", 0.0, 0.0), Fix(seen_ms, 0.0, 0.0, 0.0), (), stays)
+    return KeptFix(seen_ms, 0.0, 0.0, 0.0, "", (), stays)

@@ -168,7 +168,7 @@ def test_memory_of_fixes_is_bounded_in_time() -> None:
     decided(engine, *(ping(0, n) for n in range(1_000)))
 
     kept = engine.residents["ann"].kept
-    assert (kept[0].fix.at_ms, len(kept)) == (ping(at_s=879).at_ms, 121)
+    assert (kept[0].at_ms, len(kept)) == (ping(at_s=879).at_ms, 121)
 
 
 @pytest.mark.parametrize(

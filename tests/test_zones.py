@@ -150,7 +150,7 @@ def test_drawing_a_zone_forgets_where_somebody_was() -> None:
     assert [p.stays for p in changes.presences.values()] == [()]
     assert resident.kept == []
     assert resident.newest is not None
-    assert (resident.newest.fix.lon, resident.newest.fix.lat) == (0.0, 0.0)
+    assert (resident.newest.lon, resident.newest.lat) == (0.0, 0.0)
     assert resident.newest.key[2:] == (0.0, 0.0)
     (after,) = engine.decide([ping(2_000.0, 60.0)])
     assert [(e.kind, e.fence) for e in after.events] == [("enter", "far")]
