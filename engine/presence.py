@@ -40,6 +40,8 @@ TOUCH_HARD_MS: Final = 600_000
 """After this long the answer does wait, so that after a crash `seen_ms` is never further behind."""
 
 
+STAND_DEG: Final = 0.0002
+"""Fixes that are no farther apart, 22 m or less, are those of somebody who all but stands."""
 FIXES_LIFE_MS: Final = 2 * 3_600_000
 """Fixes of a resident not heard of for this long are forgotten: far beyond what can be late."""
 PRESENCE_LIFE_MS: Final = 7 * 24 * 3_600_000
@@ -74,7 +76,7 @@ class Tracker:
         came_from = None
         if newest is not None and over_ms is None and _is_way_told(resident, newest, ping):
             came_from = newest
-        covering, met = self._match(came_from, ping, row)
+        covering, met = self._match(resident, came_from, ping, row)
         if newest is not None and covering == newest.covering:
             # One tuple for all fixes in the same fences: less to hold, and to let go of later.
             covering = newest.covering
@@ -99,18 +101,32 @@ class Tracker:
         return told
 
     def _match(
-        self, before: KeptFix | None, ping: Ping, row: Row
+        self, resident: Resident, before: KeptFix | None, ping: Ping, row: Row
     ) -> tuple[tuple[Fence, ...], tuple[Fence, ...]]:
         """The fences that cover a fix and those met on the way, of brands that may see it."""
+        fences, region, lon, lat = self._fences, resident.region, ping.lon, ping.lat
         if before is None:
-            return self._seen_by(row, self._fences.covering(ping.lon, ping.lat)), ()
+            resident.region = None
+            return self._covering(ping, row), ()
         # What covered the fix before is left, not passed.
-        covering, met = self._fences.along(
-            before.lon, before.lat, ping.lon, ping.lat, left=before.covering
-        )
+        way = (before.lon, before.lat, lon, lat, before.covering)
+        if (
+            region is not None
+            and resident.edition is fences.edition
+            and region.west < lon < region.east
+            and region.south < lat < region.north
+        ):
+            covering, met = region.along(*way)
+        else:
+            covering, met = fences.along(*way)
+            resident.region = fences.region(lon, lat) if _stands(before, ping) else None
         if row.matches_all:
             return covering, met
         return self._seen_by(row, covering), self._seen_by(row, met)
+
+    def _covering(self, ping: Ping, row: Row) -> tuple[Fence, ...]:
+        """The fences that cover a fix, of brands that may see it."""
+        return self._seen_by(row, self._fences.covering(ping.lon, ping.lat))
 
     def tell(
         self,
@@ -144,8 +160,7 @@ class Tracker:
             return
         before = resident.stays
         place = resident.place_of(key)
-        covering, _ = self._match(None, ping, row)
-        resident.kept.insert(place, _kept(ping, covering, ()))
+        resident.kept.insert(place, _kept(ping, self._covering(ping, row), ()))
         earlier = resident.before(place)
         for at in range(place, len(resident.kept)):
             kept = resident.kept[at]
@@ -283,6 +298,11 @@ class Tracker:
         stays.sort(key=lambda stay: stay.fence.id)
         resident = self.residents[state.resident] = restored(state, tuple(stays))
         resident.zones = self.zones.get(state.resident)
+
+
+def _stands(before: KeptFix, ping: Ping) -> bool:
+    """Whether a resident all but stands, and so may be about here for a while."""
+    return abs(ping.lat - before.lat) < STAND_DEG and abs(ping.lon - before.lon) < STAND_DEG
 
 
 def _is_way_told(resident: Resident, before: KeptFix, ping: Ping) -> bool:

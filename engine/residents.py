@@ -11,6 +11,7 @@ import msgspec
 
 from engine.changes import ClaimRow, PresenceRow, ResidentState, StayRow
 from geofences.fence import Fence
+from geofences.region import Region
 from geofences.transitions import Fix, Stays
 from geofences.zones import Drawn
 
@@ -77,6 +78,7 @@ class Resident:
         "id",
         "kept",
         "older_ms",
+        "region",
         "row",
         "zones",
     )
@@ -96,6 +98,8 @@ class Resident:
         """When the last ping came in, by our clock."""
         self.free: object = None
         """Around where nothing could happen, as `advice` found; it holds a position."""
+        self.region: Region | None = None
+        """Around the newest fix, as of `edition`, of one who stays about there."""
         self.row: object = None
         """The consent row that the stays were filtered by."""
         self.zones: Drawn | None = None
@@ -157,7 +161,7 @@ class Resident:
         self.base = (
             None if last is None else msgspec.structs.replace(last, covering=(), stays=stays)
         )
-        self.free = None
+        self.free = self.region = None
 
     def forget_places(self, stays: Stays) -> None:
         """Keep these stays, and of all fixes only when the newest was: no position."""
@@ -168,7 +172,8 @@ class Resident:
 
     def forget_presence(self) -> None:
         """Know nothing of where the resident is or was."""
-        self.kept, self.base, self.base_is_restored, self.free = [], None, False, None
+        self.kept, self.base, self.base_is_restored = [], None, False
+        self.free = self.region = None
 
     def claim_of(self, decision: str, now_ms: int) -> ClaimRow | None:
         """The claim that a decision made, if it still is of use."""

@@ -43,10 +43,9 @@ CELLS_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes that all cells may hold together."""
 _LARGE_M: Final = 1_000.0
 """A fence that is larger than this may cover all of a cell, and its boundary be far away."""
-_CELL_M: Final = 100.0
-"""No position of a cell is farther from its middle: a cell is 109 m by 120 m at most."""
 _SERVED_M: Final = 170.0
-"""No position of a segment that a cell serves is farther from the cell's middle."""
+"""No position of a segment that a cell serves is farther from the cell's middle: a cell is 109 m
+by 120 m at most."""
 
 
 def _columns(band: int) -> int:
@@ -196,9 +195,9 @@ def _shell_near(fence: Fence, lon: float, lat: float) -> Shell | None:
     depth_m = fence.ruler.depth_m(lon, lat)
     # By what `depth_m` may err, with room to spare.
     sure_m = 0.97 * abs(depth_m) - 0.5
-    if depth_m > 0.0 and sure_m > _CELL_M:
-        return EVERYWHERE
-    return None if depth_m < 0.0 and sure_m > _SERVED_M else shell
+    if sure_m > _SERVED_M:
+        return EVERYWHERE if depth_m > 0.0 else None
+    return shell
 
 
 def _span(low: float, high: float, per_degree: int) -> range:

@@ -17,6 +17,7 @@ from geofences.cells import Candidate, Cells
 from geofences.fence import Area, BBox, Fence
 from geofences.globe import Space, ecef, ecef_many, metres_per_degree
 from geofences.measure import bend_m, split_box
+from geofences.region import Region, region_around
 from geofences.tree import BoxTree
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -235,6 +236,20 @@ class FenceIndex:
         )
         met = tuple(f for f in near if f not in left and f.ruler.meets(lon0, lat0, lon1, lat1))
         return covering, met
+
+    def region(self, lon: float, lat: float) -> Region | None:
+        """What is settled for all positions around one, until `edition` is another object.
+
+        Args:
+            lon, lat: finite and in range.
+
+        Returns:
+            None at the seam and near a pole, and where too many boundaries are near.
+        """
+        candidates = self._cells.around(lon, lat, lon, lat)
+        if candidates is None:
+            return None
+        return region_around(lon, lat, candidates, self._fences)
 
     def covering_many(self, lon_lat: Floats) -> list[tuple[Fence, ...]]:
         """For each of many positions what `covering` says of it.
