@@ -36,7 +36,7 @@ from engine.consent.law import Laws
 from engine.consent.protection import Protection
 from engine.consent.record import Record
 from engine.consent.row import Row
-from engine.consent.saying import Saying
+from engine.consent.saying import Sayings
 from engine.consent.zones import draw
 from engine.decision import Decision, NextFix, OfferMade, Reject
 from engine.offers.book import OfferBook
@@ -375,8 +375,7 @@ class Engine:
         resident_id: str,
         settings: ResidentSettings,
         version: int,
-        said: Sequence[Saying],
-        record_ids: Sequence[bytes],
+        said: Sayings,
         *,
         now_ms: int,
     ) -> None:
@@ -386,7 +385,6 @@ class Engine:
             resident_id,
             version,
             said,
-            record_ids,
             settings.timezone,
             now_ms=now_ms,
             floor=self.floor.of(resident_id),

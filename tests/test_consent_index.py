@@ -3,20 +3,23 @@
 import gc
 import random
 import tracemalloc
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
+import pytest
 
 from engine.consent.index import PreferenceIndex
 from engine.consent.lanes import OFFER_NEED
-from engine.consent.record import Record, Scope, record_id
+from engine.consent.record import Notice, Record, Scope, record_id
 from engine.consent.row import compile_row
-from engine.consent.saying import OWN, Saying
+from engine.consent.saying import OWN, Saying, cut, sayings_of
 from engine.consent.standing import standing_of
 from tests.strategies import NOON_MS
 from tests.test_consent_rule import HOUR_MS, record, some_question, some_record, told
 
 _saying: Final = msgspec.json.Decoder(Saying)
+HARD: Final = (',"actor":"self"', '","version":1,"', "\\", '\\",', "ä\u2028,", ',"notice":null}')
+"""Texts that look like a part of JSON."""
 
 
 def brand(name: str, effect: str = "grant", **fields: object) -> Record:
@@ -25,14 +28,7 @@ def brand(name: str, effect: str = "grant", **fields: object) -> Record:
 
 def taken(index: PreferenceIndex, resident: str, records: list[Record]) -> None:
     """The records as they come from the store when a process starts."""
-    index.take(
-        resident,
-        1,
-        [_saying.decode(msgspec.json.encode(one)) for one in records],
-        [bytes.fromhex(record_id(one)) for one in records],
-        "UTC",
-        now_ms=NOON_MS,
-    )
+    index.take(resident, 1, sayings_of(records), "UTC", now_ms=NOON_MS)
 
 
 def test_each_field_of_a_record_counts_or_does_not() -> None:
@@ -41,6 +37,30 @@ def test_each_field_of_a_record_counts_or_does_not() -> None:
 
     assert counting.isdisjoint(OWN)
     assert counting | OWN == set(Record.__struct_fields__)
+
+
+@pytest.mark.parametrize("order", [None, "sorted"])
+def test_what_is_cut_out_of_a_body_is_what_it_says(order: Literal["sorted"] | None) -> None:
+    """Whatever texts are in it, and in whatever order it was written."""
+    rng = random.Random(20_272)
+    for _ in range(2_000):
+        one = msgspec.structs.replace(
+            some_record(rng),
+            subject=rng.choice(HARD),
+            device=rng.choice((None, *HARD)),
+            proof=rng.choice((None, *HARD)),
+            notice=rng.choice((None, Notice(*(rng.choice(HARD) for _ in range(4))))),
+            places=tuple(rng.sample(HARD, rng.randrange(3))),
+            scope=rng.choice(
+                (Scope(brand=rng.choice(HARD)), Scope(category=HARD[0]), Scope(all=True))
+            ),
+        )
+        body = msgspec.json.encode(one, order=order)
+
+        content, end = cut(body)
+
+        assert b"{%b}" % content == msgspec.json.encode(_saying.decode(body))
+        assert msgspec.json.decode(end) == one.expires_ms
 
 
 def test_what_comes_from_the_store_is_what_was_said() -> None:

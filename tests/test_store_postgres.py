@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.changes import Changes, PresenceRow, StayRow
+from engine.consent.record import Scope, record_id
+from engine.consent.saying import sayings_of
 from engine.residents import ResidentSettings
 from engine.store.memory import MemoryStore
 from engine.store.migrate import Migration, SchemaRefused, load_migrations, migrate
@@ -28,6 +30,7 @@ from engine.store.port import (
     VersionMoved,
 )
 from engine.store.postgres import PostgresStore
+from engine.store.told import ResidentTold
 from engine.store.wire import StoreBroken
 from tests.conftest import Server
 from tests.contract_administration import AdministrationContract
@@ -54,6 +57,7 @@ from tests.contract_store import (
     record,
 )
 from tests.contract_window import WindowContract
+from tests.test_consent_index import HARD
 
 
 async def execute(url: str, *statements: str) -> None:
@@ -402,6 +406,46 @@ def test_the_twins_agree(database_url: str) -> None:
 
 
 # Migrations.
+
+
+async def test_what_bodies_say_is_cut_alike_here_and_there(
+    store: PostgresStore, database_url: str
+) -> None:
+    """By SQL as by `saying.cut`, whatever texts are in them and in whatever order of fields."""
+    hard = [
+        msgspec.structs.replace(
+            record("ann", 1, effect), device=text, places=(text,), scope=Scope(brand=text)
+        )
+        for effect in ("grant", "deny")
+        for text in HARD
+    ]
+    hard += [msgspec.structs.replace(one, expires_ms=NOW_MS + n) for n, one in enumerate(hard)]
+    residents = {f"r{place}": one for place, one in enumerate(hard)}
+    bodies = {
+        name: (msgspec.json.encode(one), msgspec.json.encode(one, order="sorted"))
+        for name, one in residents.items()
+    }
+    await store.create_residents(dict.fromkeys(residents, SETTINGS))
+    connection = await asyncpg.connect(database_url)
+    try:
+        await connection.executemany(
+            "insert into consent_records (resident, position, version, id, body) "
+            "values ($1, $2, 1, $3, $4)",
+            [
+                (name, position, record_id(residents[name]), body)
+                for name, both_ in bodies.items()
+                for position, body in enumerate(both_)
+            ],
+        )
+    finally:
+        await connection.close()
+
+    told: list[ResidentTold] = []
+    await store.snapshot(now_ms=NOW_MS, take=told.extend)
+
+    assert {one.id: one.said for one in told} == {
+        name: sayings_of((one, one)) for name, one in residents.items()
+    }
 
 
 async def test_migrations_are_applied_once(empty_database_url: str) -> None:

@@ -14,9 +14,9 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from engine.consent.lanes import offer_need
-from engine.consent.record import Record, Scope, record_id
+from engine.consent.record import Record, Scope
 from engine.consent.row import FOREVER_MS, Held, Row, part_of, row_of
-from engine.consent.saying import Content, Saying, content_of, nobodys
+from engine.consent.saying import ID_BYTES, Sayings, nobodys, sayings_of
 from engine.consent.standing import Standing, lanes_of, standing_of
 from engine.localtime import LocalClock, clock_of
 from geofences.zones import Whereabouts
@@ -26,6 +26,7 @@ MEMO_MAX: Final = 5_000
 
 _KEPT: Final = Struct("<q16s")
 """Of each thing that stands: when it ends, Unix milliseconds, and its record's id."""
+_PACK: Final = _KEPT.pack
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -50,7 +51,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
 class _Known(NamedTuple):
     """A saying that was met before."""
 
-    number: int
+    content: bytes
     record: Record
     """That says the same, of nobody."""
     scope: Scope
@@ -76,10 +77,10 @@ class PreferenceIndex:
         """Lanes that the law denies residents, apart from what they said; where there are any."""
         self._rows: WeakValueDictionary[tuple[Held, ...] | tuple[int, tuple[Held, ...]], Row]
         self._rows = WeakValueDictionary()
-        self._held: WeakValueDictionary[tuple[Content, int, bool], Held] = WeakValueDictionary()
+        self._held: WeakValueDictionary[tuple[bytes, int, bool], Held] = WeakValueDictionary()
         self._numbers = count()
-        self._sayings: dict[Content, _Known] = {}
-        self._meanings: dict[tuple[int, ...], _Meaning] = {}
+        self._sayings: dict[bytes, _Known] = {}
+        self._meanings: dict[tuple[bytes, ...], _Meaning] = {}
         self.lease_until_mono_ms: Callable[[], int] = lambda: FOREVER_MS
         """Asks whoever follows the change feed; on the monotonic clock."""
         self.whereabouts: Callable[[str], Whereabouts | None] = lambda _: None
@@ -109,33 +110,33 @@ class PreferenceIndex:
 
         `floor` are the lanes that the law denies for the resident.
         """
-        said = tuple(records)
-        ids = [bytes.fromhex(record_id(record)) for record in said]
-        return self.take(resident, version, said, ids, timezone, now_ms=now_ms, floor=floor)
+        said = sayings_of(records)
+        return self.take(resident, version, said, timezone, now_ms=now_ms, floor=floor)
 
     def take(
         self,
         resident: str,
         version: int,
-        said: Sequence[Record | Saying],
-        ids: Sequence[bytes],
+        said: Sayings,
         timezone: str,
         *,
         now_ms: int,
         floor: int = 0,
     ) -> Entry:
-        """Take over all that a resident said, whose records have these ids of 16 bytes."""
+        """Take over all that a resident said, as `put` does."""
         before = self._entries.get(resident)
         reached_ms = now_ms if before is None else max(now_ms, before.reached_ms)
-        places, standing = self._meaning(said)
-        ends = [_end(said[place]) for place in places]
-        kept = [_KEPT.pack(end_ms, ids[n]) for end_ms, n in zip(ends, places, strict=True)]
-        next_ms = min(ends, default=FOREVER_MS)
-        entry = Entry(version, clock_of(timezone), _EMPTY, next_ms, reached_ms, b"".join(kept))
-        if next_ms > reached_ms:
-            entry.row = self._row(standing, floor)
-        else:
-            self._let_end(entry, standing, floor)
+        contents, ends_ms, ids = said
+        meaning = self._meanings.get(contents) or self._mean(contents)
+        kept, next_ms = [], FOREVER_MS
+        for place in meaning.places:
+            end_ms = ends_ms[place]
+            kept.append(_PACK(end_ms, ids[place * ID_BYTES : (place + 1) * ID_BYTES]))
+            next_ms = min(next_ms, end_ms)
+        row = self._row(meaning.standing, floor)
+        entry = Entry(version, clock_of(timezone), row, next_ms, reached_ms, b"".join(kept))
+        if next_ms <= reached_ms:
+            self._let_end(entry, meaning.standing, floor)
         if before is not None:
             self.drop(resident)
         self._entries[resident] = entry
@@ -285,32 +286,31 @@ class PreferenceIndex:
             row = self._rows[key] = row_of([held.part for held in standing], floor, standing)
         return row
 
-    def _meaning(self, said: Sequence[Record | Saying]) -> _Meaning:
+    def _mean(self, contents: tuple[bytes, ...]) -> _Meaning:
         """What sayings come to, in the order in which they were said."""
         known = []
-        for one in said:
-            content = content_of(one)
+        for content in contents:
             met = self._sayings.get(content)
             if met is None:
                 if len(self._sayings) >= MEMO_MAX:
                     self._sayings.clear()
-                met = self._sayings[content] = self._meet(nobodys(one))
+                met = self._sayings[content] = self._meet(content)
             known.append(met)
-        numbers = tuple([met.number for met in known])
-        meaning = self._meanings.get(numbers)
-        if meaning is None:
-            if len(self._meanings) >= MEMO_MAX:
-                self._meanings.clear()
-            meaning = self._meanings[numbers] = self._fold(known)
+        if len(self._meanings) >= MEMO_MAX:
+            self._meanings.clear()
+        # By the contents that are held anyway, not by those of this resident.
+        alike = tuple([met.content for met in known])
+        meaning = self._meanings[alike] = self._fold(known)
         return meaning
 
-    def _meet(self, record: Record) -> _Known:
+    def _meet(self, content: bytes) -> _Known:
         """A saying that was not met before, or is forgotten."""
+        record = nobodys(content)
         said = lanes_of(record)
         whole = None
         if said and record.effect in _STANDING:
-            whole = self._hold(record, Standing(record, said))
-        return _Known(next(self._numbers), record, record.scope, said, whole)
+            whole = self._hold(content, Standing(record, said))
+        return _Known(content, record, record.scope, said, whole)
 
     def _fold(self, known: list[_Known]) -> _Meaning:
         """What stands of some sayings: mostly all, as none takes from another."""
@@ -333,17 +333,17 @@ class PreferenceIndex:
                 (held.number, place, held)
                 for one in standing_of(records)
                 for place in (one.record.version,)
-                for held in (self._hold(known[place].record, one),)
+                for held in (self._hold(known[place].content, one),)
             ]
         )
 
-    def _hold(self, record: Record, standing: Standing) -> Held:
+    def _hold(self, content: bytes, standing: Standing) -> Held:
         """The one object for all of whom the same stands of the same."""
-        content = (content_of(record), standing.lanes, standing.suspended)
-        held = self._held.get(content)
+        key = (content, standing.lanes, standing.suspended)
+        held = self._held.get(key)
         if held is None:
-            alike = Standing(record, standing.lanes, standing.suspended)
-            held = self._held[content] = Held(next(self._numbers), alike, part_of(alike))
+            alike = Standing(nobodys(content), standing.lanes, standing.suspended)
+            held = self._held[key] = Held(next(self._numbers), alike, part_of(alike))
         return held
 
 
@@ -358,11 +358,6 @@ _STANDING: Final = frozenset({"grant", "deny"})
 _EMPTY: Final = Row()
 _OF_A_PLACE: Final = frozenset({"place", "quiet_hours"})
 """Refusals that may be none once it is known where the resident is."""
-
-
-def _end(said: Record | Saying) -> int:
-    """When what was said ends, Unix milliseconds."""
-    return FOREVER_MS if said.expires_ms is None else said.expires_ms
 
 
 def _speaks(

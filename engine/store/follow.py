@@ -82,9 +82,7 @@ class Follower:
         """Take over some of all residents, before anything else."""
         now_ms = self._clock_ms()
         for row in told:
-            self._engine.take_resident(
-                row.id, row.settings, row.version, row.said, row.record_ids, now_ms=now_ms
-            )
+            self._engine.take_resident(row.id, row.settings, row.version, row.said, now_ms=now_ms)
 
     async def load(self, snapshot: Snapshot) -> None:
         """Take over everything else, before the first ping is answered."""

@@ -101,7 +101,7 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
     # What a process holds in memory.
 
     async def snapshot(self, *, now_ms: int, take: TakeResidents | None = None) -> Snapshot:
-        """Everything, in one read-only transaction, fetched 20,000 rows at a time."""
+        """Everything, in one read-only transaction, fetched 2,000 rows at a time."""
         since_ms, day = recent_since_ms(now_ms), first_open_day(now_ms)
         async with self._wire.reading(LONG_S) as (connection, fetch):
             if take is not None:

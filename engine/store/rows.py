@@ -12,7 +12,7 @@ import msgspec
 
 from engine.changes import ClaimRow, OfferCount, ResidentState
 from engine.consent.record import Record
-from engine.consent.saying import Saying
+from engine.consent.saying import NOTHING_SAID, read_sayings
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, Author
@@ -34,7 +34,6 @@ _brand: Final = msgspec.json.Decoder(Brand)
 _offer: Final = msgspec.json.Decoder(Offer)
 _settings: Final = msgspec.json.Decoder(ResidentSettings)
 _record: Final = msgspec.json.Decoder(Record)
-_saying: Final = msgspec.json.Decoder(Saying)
 _key: Final = msgspec.json.Decoder(KeyRow)
 _answer: Final = msgspec.msgpack.Decoder(KeptAnswer)
 
@@ -151,38 +150,22 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-async def take_residents(said: AsyncIterator[asyncpg.Record], take: TakeResidents) -> None:
+async def take_residents(rows: AsyncIterator[asyncpg.Record], take: TakeResidents) -> None:
     """Give all residents to `take`, a slice at a time; between slices the loop has its turn.
 
     Args:
-        said: a row a record, by resident and in order; one without a record of who said nothing.
+        rows: one a resident, with what they said in order; None: they said nothing.
         take: as of `port.Store.snapshot`.
     """
     slice_: list[ResidentTold] = []
-    of: tuple[str, bytes, int] | None = None
-    sayings: list[Saying] = []
-    ids: list[bytes] = []
-    async for resident, settings, version, record_id, body in said:
-        if of is None or of[0] != resident:
-            if of is not None:
-                slice_.append(_told(of, sayings, ids))
-                sayings, ids = [], []
-            if len(slice_) == SLICE:
-                take(slice_)
-                slice_ = []
-                await asyncio.sleep(0)
-            of = (resident, settings, version)
-        if body is not None:
-            sayings.append(_saying.decode(body))
-            ids.append(bytes.fromhex(record_id))
-    if of is not None:
-        slice_.append(_told(of, sayings, ids))
+    async for resident, settings, version, ids, contents, ends in rows:
+        said = NOTHING_SAID if ids is None else read_sayings(contents, ends, ids)
+        slice_.append(ResidentTold(resident, _same_settings(settings), version, said))
+        if len(slice_) == SLICE:
+            take(slice_)
+            slice_ = []
+            await asyncio.sleep(0)
     take(slice_)
-
-
-def _told(of: tuple[str, bytes, int], sayings: list[Saying], ids: list[bytes]) -> ResidentTold:
-    resident, settings, version = of
-    return ResidentTold(resident, _same_settings(settings), version, tuple(sayings), tuple(ids))
 
 
 @lru_cache(maxsize=10_000)

@@ -18,8 +18,7 @@ from engine.changes import (
     ResidentState,
 )
 from engine.consent.notices import NoticeText
-from engine.consent.record import record_id
-from engine.consent.saying import saying_of
+from engine.consent.saying import sayings_of
 from engine.store.audit import AuditEntry, Author, allows
 from engine.store.guards import ProtectionRow
 from engine.store.kept import Kept
@@ -391,6 +390,5 @@ def as_told(row: ResidentRow) -> ResidentTold:
         id=row.id,
         settings=row.settings,
         version=row.version,
-        said=tuple(map(saying_of, row.records)),
-        record_ids=tuple(bytes.fromhex(record_id(record)) for record in row.records),
+        said=sayings_of(row.records),
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from engine.consent.saying import Saying
+from engine.consent.saying import Sayings
 from engine.residents import ResidentSettings
 
 
@@ -14,10 +14,7 @@ class ResidentTold(msgspec.Struct, frozen=True, gc=False):
     id: str
     settings: ResidentSettings
     version: int
-    said: tuple[Saying, ...]
-    """In the order in which it was said."""
-    record_ids: tuple[bytes, ...]
-    """Of the records that said it, 16 bytes each."""
+    said: Sayings
 
 
 TakeResidents = Callable[[list[ResidentTold]], None]

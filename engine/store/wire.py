@@ -21,7 +21,7 @@ AHEAD_MAX: Final = 3
 LONG_S: Final = 600.0
 """Longest time of a command while a process starts."""
 
-_ROWS_AT_ONCE: Final = 20_000
+_ROWS_AT_ONCE: Final = 2_000
 _CLOSE_S: Final = 2.0
 
 Fetch = Callable[..., AsyncIterator[asyncpg.Record]]
@@ -201,9 +201,16 @@ class Wire:
 
             async def fetch(name: str, *args: Any) -> AsyncIterator[asyncpg.Record]:
                 cursor = await connection.cursor(SQL[name], *args, timeout=longest_s)
-                while rows := await cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s):
-                    for row in rows:
-                        yield row
+                rows = await cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s)
+                while rows:
+                    # The database works on while those that are there are taken.
+                    ahead = asyncio.ensure_future(cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s))
+                    try:
+                        for row in rows:
+                            yield row
+                        rows = await ahead
+                    finally:
+                        ahead.cancel()
 
             yield connection, fetch
 

@@ -1,8 +1,39 @@
 -- name: all_said
--- Every resident with every consent record in the order in which it was said; one row a record.
-select r.id, r.settings, r.version, c.id as record, c.body
-from residents r left join consent_records c on c.resident = r.id
-order by r.id, c.position
+-- Every resident with all that they said, in order: the records' ids in one piece, and of each body
+-- what it says and the end of it, cut out as `saying.cut` does; or the whole body and no end, where
+-- that can't be done.
+select r.id, r.settings, r.version, s.ids, s.contents, s.ends
+from residents r left join (
+    select resident,
+        string_agg(decode(id, 'hex'), '' order by position) as ids,
+        array_agg(
+            case when cut then
+                substr(body, actor + 1, version_ - actor - 1) || substr(body, channels, notice - channels)
+            else body end
+            order by position
+        ) as contents,
+        array_agg(
+            case when cut then substr(body, expires + 14, channels - expires - 14) end
+            order by position
+        ) as ends
+    from (
+        select *, 0 < actor and actor < version_ and version_ < expires and expires < channels
+            and channels < notice as cut
+        from (
+            select resident, position, id, body,
+                position(',"actor":'::bytea in body) as actor,
+                position(',"version":'::bytea in body) as version_,
+                position(',"expires_ms":'::bytea in body) as expires,
+                position(',"channels":'::bytea in body) as channels,
+                position(',"notice":'::bytea in body) as notice
+            from consent_records
+            order by resident, position
+            offset 0  -- finds each place once
+        ) found
+    ) places
+    group by resident
+) s on s.resident = r.id
+order by r.id
 
 -- name: read_residents
 -- These residents, with their consent records in the order in which they were said.
