@@ -32,19 +32,19 @@ class LocalClock:
         KeyError, ValueError: there is no such zone, or that is no name of one (zoneinfo's own).
     """
 
-    __slots__ = ("_cached", "_quarter", "_zone")
+    __slots__ = ("_cached", "_from_ms", "_until_ms", "_zone")
 
     def __init__(self, zone: str) -> None:
         self._zone = ZoneInfo(zone)
-        self._quarter = -1
+        self._from_ms = self._until_ms = 0
         self._cached = LocalTime(0, 0, 0, 0)
 
     def at(self, now_ms: int) -> LocalTime:
         """The local time at an instant; hours count as the wall clock shows them, folds twice."""
-        quarter = now_ms // QUARTER_MS
-        if quarter != self._quarter:
-            self._cached = self._reckon(quarter * QUARTER_MS)
-            self._quarter = quarter
+        if not self._from_ms <= now_ms < self._until_ms:
+            self._from_ms = now_ms - now_ms % QUARTER_MS
+            self._until_ms = self._from_ms + QUARTER_MS
+            self._cached = self._reckon(self._from_ms)
         return self._cached
 
     def _reckon(self, quarter_ms: int) -> LocalTime:

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from engine.consent.lanes import offer_need
+from engine.consent.lanes import OFFER_NEEDS, offer_need
 from engine.consent.record import Record, Scope
 from engine.consent.row import FOREVER_MS, Held, Row, part_of, row_of
 from engine.consent.saying import ID_BYTES, Sayings, nobodys, sayings_of
@@ -196,16 +196,13 @@ class PreferenceIndex:
             return "no_record"
         if now_ms >= entry.next_change_at_ms:
             self._compile(resident, entry, now_ms)
-        row, need = entry.row, offer_need(purpose)
+        row, need = entry.row, OFFER_NEEDS[purpose]
         why = row.refusal(need, brand, categories, deny_categories)
         if why is not None:
             return why
         hour = entry.clock.at(now_ms).hour_of_week
-        why = row.contact_refusal(need, brand, categories, channel, hour)
-        if why in _OF_A_PLACE:
-            at = self.whereabouts(resident)
-            why = row.contact_refusal(need, brand, categories, channel, hour, at)
-        return why
+        at = self.whereabouts(resident) if row.excepts_places else None
+        return row.contact_refusal(need, brand, categories, channel, hour, at)
 
     def redeemable(
         self,
@@ -356,8 +353,6 @@ def _sorted(found: list[tuple[int, int, Held]]) -> _Meaning:
 _STANDING: Final = frozenset({"grant", "deny"})
 """Effects of records that stand themselves."""
 _EMPTY: Final = Row()
-_OF_A_PLACE: Final = frozenset({"place", "quiet_hours"})
-"""Refusals that may be none once it is known where the resident is."""
 
 
 def _speaks(

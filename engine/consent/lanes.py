@@ -95,12 +95,13 @@ MATCH_NEED: Final = lane("offers", "use", "precise_location")
 OFFER_NEED: Final = MATCH_NEED | lane("offers", "contact", "contact_point")
 """What a brand needs before its offer reaches a resident."""
 
-_OFFER_NEEDS: Final = {
+OFFER_NEEDS: Final = {
     purpose: lane(purpose, "use", "precise_location") | lane(purpose, "contact", "contact_point")
     for purpose in PURPOSES
 }
+"""Purpose -> lanes that an offer needs: to use the precise location, and to contact."""
 
 
 def offer_need(purpose: str) -> int:
-    """Lanes that an offer needs: to use the precise location, and to contact."""
-    return _OFFER_NEEDS[purpose]
+    """Lanes that an offer needs."""
+    return OFFER_NEEDS[purpose]

@@ -110,6 +110,8 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
     """Whether anybody may use the precise location for anything: the first gate."""
     matches_all: bool = False
     """Whether the fences of every brand may see the position: spares asking brand by brand."""
+    excepts_places: bool = False
+    """Whether a grant of contact names places where it does not hold."""
     standing: tuple["Held", ...] = ()
     """What it was compiled of, where the index made it; in the order of their numbers."""
 
@@ -158,8 +160,8 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
             grants, denies = self.grant_all, self.floor | self.deny_all
         if need & denies:
             return "law" if need & self.floor else "denied"
-        if missing := need & ~grants:
-            return "suspended" if missing & self.suspended else "no_grant"
+        if need & grants != need:
+            return "suspended" if need & ~grants & self.suspended else "no_grant"
         return None
 
     def contact_refusal(
@@ -183,31 +185,25 @@ class Row(msgspec.Struct, frozen=True, weakref=True):
                 holds nowhere.
         """
         need &= CONTACT
-        left = need
+        if not need:
+            return None
         bit = CHANNEL_BIT[channel]
         reaches = self.reach_all
         if self.categories or brand in self.brands:
             reaches = self._reaches(brand, categories)
+        on_channel = here = now = 0
         for held, channels, week, places in reaches:
-            if (
-                channels & bit
-                and week >> hour_of_week & 1
-                and not (places and (at is None or at.may_be_in(places)))
-            ):
-                left &= ~held
-                if not left:
-                    return None
-        if not left:
-            return None
-        on_channel = here = 0
-        for held, channels, _, places in reaches:
             if channels & bit:
                 on_channel |= held
                 if not (places and (at is None or at.may_be_in(places))):
                     here |= held
-        if need & ~on_channel:
+                    if week >> hour_of_week & 1:
+                        now |= held
+                        if now & need == need:
+                            return None
+        if need & on_channel != need:
             return "channel"
-        return "place" if need & ~here else "quiet_hours"
+        return "quiet_hours" if need & here == need else "place"
 
     def _reaches(self, brand: str, categories: Sequence[str]) -> Reaches:
         """Those that apply to a brand."""
@@ -321,11 +317,12 @@ def row_of(parts: Iterable[Part], floor: int, standing: tuple["Held", ...] = ())
             some = brands if kind == "brand" else categories
             before = some.get(name)
             some[name] = said if before is None else _both(before, said)
-    grants, denied_somewhere = for_all.grants, for_all.denies | floor
+    grants, denied_somewhere, reaches = for_all.grants, for_all.denies | floor, for_all.reaches
     for some in (categories, brands):
         for said in some.values():
             grants |= said.grants
             denied_somewhere |= said.denies
+            reaches += said.reaches
     return Row(
         floor=_same(floor),
         grant_all=for_all.grants,
@@ -336,6 +333,7 @@ def row_of(parts: Iterable[Part], floor: int, standing: tuple["Held", ...] = ())
         brands=brands or _NOBODY,
         uses_location=bool(grants & USE_LOCATION & ~(for_all.denies | floor)),
         matches_all=not MATCH_NEED & (denied_somewhere | ~for_all.grants),
+        excepts_places=any(reach.places for reach in reaches),
         standing=standing,
     )
 
