@@ -3,22 +3,29 @@
 import gc
 import random
 import tracemalloc
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
-import pytest
 
 from engine.consent.index import PreferenceIndex
 from engine.consent.lanes import OFFER_NEED
 from engine.consent.record import Notice, Record, Scope, record_id
-from engine.consent.row import compile_row
-from engine.consent.saying import OWN, Saying, cut, sayings_of
+from engine.consent.row import FOREVER_MS, compile_row
+from engine.consent.saying import KEPT, OWN, Saying, sayings_of
 from engine.consent.standing import standing_of
 from tests.strategies import NOON_MS
 from tests.test_consent_rule import HOUR_MS, record, some_question, some_record, told
 
 _saying: Final = msgspec.json.Decoder(Saying)
-HARD: Final = (',"actor":"self"', '","version":1,"', "\\", '\\",', "ä\u2028,", ',"notice":null}')
+HARD: Final = (
+    ',"actor":"self"',
+    "\r\n",
+    '","version":1,"',
+    "\\",
+    '\\",',
+    "ä\u2028,",
+    ',"notice":null}',
+)
 """Texts that look like a part of JSON."""
 
 
@@ -39,9 +46,8 @@ def test_each_field_of_a_record_counts_or_does_not() -> None:
     assert counting | OWN == set(Record.__struct_fields__)
 
 
-@pytest.mark.parametrize("order", [None, "sorted"])
-def test_what_is_cut_out_of_a_body_is_what_it_says(order: Literal["sorted"] | None) -> None:
-    """Whatever texts are in it, and in whatever order it was written."""
+def test_what_is_said_is_a_line_of_its_own() -> None:
+    """Whatever texts are in it, and with its own end and id."""
     rng = random.Random(20_272)
     for _ in range(2_000):
         one = msgspec.structs.replace(
@@ -55,12 +61,14 @@ def test_what_is_cut_out_of_a_body_is_what_it_says(order: Literal["sorted"] | No
                 (Scope(brand=rng.choice(HARD)), Scope(category=HARD[0]), Scope(all=True))
             ),
         )
-        body = msgspec.json.encode(one, order=order)
 
-        content, end = cut(body)
+        contents, kept = sayings_of((one, one))
 
-        assert b"{%b}" % content == msgspec.json.encode(_saying.decode(body))
-        assert msgspec.json.decode(end) == one.expires_ms
+        assert contents.splitlines() == 2 * [
+            msgspec.json.encode(_saying.decode(msgspec.json.encode(one)))
+        ]
+        end_ms = FOREVER_MS if one.expires_ms is None else one.expires_ms
+        assert list(KEPT.iter_unpack(kept)) == 2 * [(end_ms, bytes.fromhex(record_id(one)))]
 
 
 def test_what_comes_from_the_store_is_what_was_said() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from engine.changes import Changes, PresenceRow, StayRow
 from engine.consent.record import Scope, record_id
-from engine.consent.saying import sayings_of
+from engine.consent.saying import nobodys, sayings_of
 from engine.residents import ResidentSettings
 from engine.store.memory import MemoryStore
 from engine.store.migrate import Migration, SchemaRefused, load_migrations, migrate
@@ -408,10 +408,10 @@ def test_the_twins_agree(database_url: str) -> None:
 # Migrations.
 
 
-async def test_what_bodies_say_is_cut_alike_here_and_there(
+async def test_what_bodies_say_is_read_without_what_is_their_residents_own(
     store: PostgresStore, database_url: str
 ) -> None:
-    """By SQL as by `saying.cut`, whatever texts are in them and in whatever order of fields."""
+    """By SQL as by `sayings_of`, whatever texts are in them; if written otherwise, as a whole."""
     hard = [
         msgspec.structs.replace(
             record("ann", 1, effect), device=text, places=(text,), scope=Scope(brand=text)
@@ -422,7 +422,11 @@ async def test_what_bodies_say_is_cut_alike_here_and_there(
     hard += [msgspec.structs.replace(one, expires_ms=NOW_MS + n) for n, one in enumerate(hard)]
     residents = {f"r{place}": one for place, one in enumerate(hard)}
     bodies = {
-        name: (msgspec.json.encode(one), msgspec.json.encode(one, order="sorted"))
+        name: (
+            msgspec.json.encode(one),
+            msgspec.json.encode(one, order="sorted"),
+            msgspec.json.format(msgspec.json.encode(one)),
+        )
         for name, one in residents.items()
     }
     await store.create_residents(dict.fromkeys(residents, SETTINGS))
@@ -443,9 +447,13 @@ async def test_what_bodies_say_is_cut_alike_here_and_there(
     told: list[ResidentTold] = []
     await store.snapshot(now_ms=NOW_MS, take=told.extend)
 
-    assert {one.id: one.said for one in told} == {
-        name: sayings_of((one, one)) for name, one in residents.items()
-    }
+    assert [one.id for one in told] == sorted(residents)
+    for one in told:
+        said = sayings_of((residents[one.id],) * 3)
+        content, *_ = lines = one.said.contents.splitlines()
+        assert one.said.kept == said.kept
+        assert content == said.contents.splitlines()[0]
+        assert [*map(nobodys, lines)] == [nobodys(content)] * 3
 
 
 async def test_migrations_are_applied_once(empty_database_url: str) -> None:

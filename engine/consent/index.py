@@ -6,6 +6,7 @@ the ends of their grants and the ids of their records, packed. See decision 0010
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import count
 from struct import Struct
 from typing import Final, NamedTuple
@@ -16,17 +17,15 @@ import msgspec
 from engine.consent.lanes import OFFER_NEEDS, offer_need
 from engine.consent.record import Record, Scope
 from engine.consent.row import FOREVER_MS, Held, Row, part_of, row_of
-from engine.consent.saying import ID_BYTES, Sayings, nobodys, sayings_of
+from engine.consent.saying import KEPT, Sayings, nobodys, sayings_of
 from engine.consent.standing import Standing, lanes_of, standing_of
 from engine.localtime import LocalClock, clock_of
 from geofences.zones import Whereabouts
 
-MEMO_MAX: Final = 5_000
-"""Sayings, and lists of them, whose meaning is remembered: it is cheap to find it out again."""
-
-_KEPT: Final = Struct("<q16s")
-"""Of each thing that stands: when it ends, Unix milliseconds, and its record's id."""
-_PACK: Final = _KEPT.pack
+SAYINGS_MAX: Final = 20_000
+"""Sayings whose meaning is remembered. Brands have theirs, so there are some of each brand."""
+LISTS_MAX: Final = 5_000
+"""Lists of sayings whose meaning is remembered: it is cheap to find it out again."""
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -39,12 +38,12 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     reached_ms: int
     """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
     kept: bytes
-    """Ends and ids of the records of `row.standing`, in its order."""
+    """Ends and ids of the records of `row.standing`, in its order, as `KEPT` packs them."""
 
     @property
     def standing(self) -> list[tuple[Standing, str]]:
         """What stands, each with the id of its record; the record it holds is nobody's."""
-        own = zip(self.row.standing, _KEPT.iter_unpack(self.kept), strict=True)
+        own = zip(self.row.standing, KEPT.iter_unpack(self.kept), strict=True)
         return [(held.standing, record.hex()) for held, (_, record) in own]
 
 
@@ -63,9 +62,12 @@ class _Known(NamedTuple):
 class _Meaning(NamedTuple):
     """What a list of sayings comes to, while nothing has ended."""
 
-    places: tuple[int, ...]
-    """Which of the sayings stand, in the order of `standing`."""
     standing: tuple[Held, ...]
+    places: tuple[slice, ...] | None
+    """Where the ends and ids of these are among all that were said; None: just as they were said.
+    """
+    ends_ms: Callable[[bytes], tuple[int, ...]]
+    """Reads when these end from their ends and ids."""
 
 
 class PreferenceIndex:
@@ -80,7 +82,7 @@ class PreferenceIndex:
         self._held: WeakValueDictionary[tuple[bytes, int, bool], Held] = WeakValueDictionary()
         self._numbers = count()
         self._sayings: dict[bytes, _Known] = {}
-        self._meanings: dict[tuple[bytes, ...], _Meaning] = {}
+        self._meanings: dict[bytes, _Meaning] = {}
         self.lease_until_mono_ms: Callable[[], int] = lambda: FOREVER_MS
         """Asks whoever follows the change feed; on the monotonic clock."""
         self.whereabouts: Callable[[str], Whereabouts | None] = lambda _: None
@@ -126,17 +128,15 @@ class PreferenceIndex:
         """Take over all that a resident said, as `put` does."""
         before = self._entries.get(resident)
         reached_ms = now_ms if before is None else max(now_ms, before.reached_ms)
-        contents, ends_ms, ids = said
-        meaning = self._meanings.get(contents) or self._mean(contents)
-        kept, next_ms = [], FOREVER_MS
-        for place in meaning.places:
-            end_ms = ends_ms[place]
-            kept.append(_PACK(end_ms, ids[place * ID_BYTES : (place + 1) * ID_BYTES]))
-            next_ms = min(next_ms, end_ms)
-        row = self._row(meaning.standing, floor)
-        entry = Entry(version, clock_of(timezone), row, next_ms, reached_ms, b"".join(kept))
+        contents, kept = said
+        standing, places, ends_ms = self._meanings.get(contents) or self._mean(contents)
+        if places is not None:
+            kept = b"".join([kept[place] for place in places])
+        next_ms = min(ends_ms(kept)) if kept else FOREVER_MS
+        row = self._row(standing, floor)
+        entry = Entry(version, clock_of(timezone), row, next_ms, reached_ms, kept)
         if next_ms <= reached_ms:
-            self._let_end(entry, meaning.standing, floor)
+            self._let_end(entry, standing, floor)
         if before is not None:
             self.drop(resident)
         self._entries[resident] = entry
@@ -237,7 +237,7 @@ class PreferenceIndex:
         return sorted(
             record.hex()
             for (end_ms, record), held in zip(
-                _KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
+                KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
             )
             if now_ms < end_ms and _speaks(held.standing, "grant", need, brand, categories)
         )
@@ -250,7 +250,7 @@ class PreferenceIndex:
         return sorted(
             record.hex()
             for (_, record), held in zip(
-                _KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
+                KEPT.iter_unpack(entry.kept), entry.row.standing, strict=True
             )
             if _speaks(held.standing, "deny", need, brand, categories)
         )
@@ -266,10 +266,10 @@ class PreferenceIndex:
         """Keep of what an entry's records come to only what has not ended."""
         own = [
             (end_ms, record, held)
-            for (end_ms, record), held in zip(_KEPT.iter_unpack(entry.kept), standing, strict=True)
+            for (end_ms, record), held in zip(KEPT.iter_unpack(entry.kept), standing, strict=True)
             if entry.reached_ms < end_ms
         ]
-        entry.kept = b"".join([_KEPT.pack(end_ms, record) for end_ms, record, _ in own])
+        entry.kept = b"".join([KEPT.pack(end_ms, record) for end_ms, record, _ in own])
         entry.next_change_at_ms = min((end_ms for end_ms, _, _ in own), default=FOREVER_MS)
         entry.row = self._row(tuple(held for _, _, held in own), floor)
 
@@ -283,21 +283,19 @@ class PreferenceIndex:
             row = self._rows[key] = row_of([held.part for held in standing], floor, standing)
         return row
 
-    def _mean(self, contents: tuple[bytes, ...]) -> _Meaning:
+    def _mean(self, contents: bytes) -> _Meaning:
         """What sayings come to, in the order in which they were said."""
         known = []
-        for content in contents:
+        for content in contents.splitlines():
             met = self._sayings.get(content)
             if met is None:
-                if len(self._sayings) >= MEMO_MAX:
+                if len(self._sayings) >= SAYINGS_MAX:
                     self._sayings.clear()
                 met = self._sayings[content] = self._meet(content)
             known.append(met)
-        if len(self._meanings) >= MEMO_MAX:
+        if len(self._meanings) >= LISTS_MAX:
             self._meanings.clear()
-        # By the contents that are held anyway, not by those of this resident.
-        alike = tuple([met.content for met in known])
-        meaning = self._meanings[alike] = self._fold(known)
+        meaning = self._meanings[contents] = self._fold(known)
         return meaning
 
     def _meet(self, content: bytes) -> _Known:
@@ -306,7 +304,7 @@ class PreferenceIndex:
         said = lanes_of(record)
         whole = None
         if said and record.effect in _STANDING:
-            whole = self._hold(content, Standing(record, said))
+            whole = self._hold(content, record, Standing(record, said))
         return _Known(content, record, record.scope, said, whole)
 
     def _fold(self, known: list[_Known]) -> _Meaning:
@@ -320,34 +318,50 @@ class PreferenceIndex:
             of_scope[scope] = before | said
             found.append((whole.number, place, whole))
         else:
-            return _sorted(found)
+            return _meaning(found, len(known))
         # The version tells apart those that say the same.
         records = [
             msgspec.structs.replace(met.record, version=place) for place, met in enumerate(known)
         ]
-        return _sorted(
-            [
-                (held.number, place, held)
-                for one in standing_of(records)
-                for place in (one.record.version,)
-                for held in (self._hold(known[place].content, one),)
-            ]
-        )
+        found = [
+            (held.number, place, held)
+            for one in standing_of(records)
+            for place in (one.record.version,)
+            for held in (self._hold(known[place].content, known[place].record, one),)
+        ]
+        return _meaning(found, len(known))
 
-    def _hold(self, content: bytes, standing: Standing) -> Held:
-        """The one object for all of whom the same stands of the same."""
+    def _hold(self, content: bytes, record: Record, standing: Standing) -> Held:
+        """The one object for all of whom the same stands of the same: of nobody's record."""
         key = (content, standing.lanes, standing.suspended)
         held = self._held.get(key)
         if held is None:
-            alike = Standing(nobodys(content), standing.lanes, standing.suspended)
+            alike = Standing(record, standing.lanes, standing.suspended)
             held = self._held[key] = Held(next(self._numbers), alike, part_of(alike))
         return held
 
 
-def _sorted(found: list[tuple[int, int, Held]]) -> _Meaning:
-    """What stands by number, so that it is the same in whatever order it was said."""
+def _meaning(found: list[tuple[int, int, Held]], said: int) -> _Meaning:
+    """What stands of so many sayings, by number: the same in whatever order it was said."""
     found.sort()
-    return _Meaning(tuple([place for _, place, _ in found]), tuple([held for *_, held in found]))
+    places = [place for _, place, _ in found]
+    return _Meaning(
+        tuple([held for *_, held in found]),
+        None if places == list(range(said)) else tuple([_place(place) for place in places]),
+        _ends_ms(len(found)),
+    )
+
+
+@lru_cache
+def _place(number: int) -> slice:
+    """Where the end and the id of a saying are among all."""
+    return slice(number * KEPT.size, (number + 1) * KEPT.size)
+
+
+@lru_cache
+def _ends_ms(number: int) -> Callable[[bytes], tuple[int, ...]]:
+    """Reads the ends from so many ends and ids."""
+    return Struct(">" + "q16x" * number).unpack
 
 
 _STANDING: Final = frozenset({"grant", "deny"})

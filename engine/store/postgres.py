@@ -15,6 +15,7 @@ import msgspec
 
 from engine.changes import Changes, ClaimRefused, OfferCount, ResidentState
 from engine.consent.record import Record, record_id
+from engine.consent.row import FOREVER_MS
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store import rows
@@ -106,7 +107,7 @@ class PostgresStore(PostgresNodes, PostgresPruning, PostgresGuards, PostgresRigh
         async with self._wire.reading(LONG_S) as (connection, fetch):
             if take is not None:
                 with rows.uncollected():
-                    await rows.take_residents(fetch("all_said"), take)
+                    await rows.take_residents(fetch("all_said", FOREVER_MS), take)
             return Snapshot(
                 number=await connection.fetchval(SQL["newest_change"]),
                 brands=tuple([rows.brand_row(row) async for row in fetch("all_brands")]),

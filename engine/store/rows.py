@@ -12,7 +12,7 @@ import msgspec
 
 from engine.changes import ClaimRow, OfferCount, ResidentState
 from engine.consent.record import Record
-from engine.consent.saying import NOTHING_SAID, read_sayings
+from engine.consent.saying import NOTHING_SAID, Sayings
 from engine.offers.offer import Brand, Offer
 from engine.residents import ResidentSettings
 from engine.store.audit import AuditEntry, Author
@@ -158,8 +158,8 @@ async def take_residents(rows: AsyncIterator[asyncpg.Record], take: TakeResident
         take: as of `port.Store.snapshot`.
     """
     slice_: list[ResidentTold] = []
-    async for resident, settings, version, ids, contents, ends in rows:
-        said = NOTHING_SAID if ids is None else read_sayings(contents, ends, ids)
+    async for resident, settings, version, contents, kept in rows:
+        said = NOTHING_SAID if contents is None else Sayings(contents, kept)
         slice_.append(ResidentTold(resident, _same_settings(settings), version, said))
         if len(slice_) == SLICE:
             take(slice_)

@@ -1,21 +1,26 @@
 -- name: all_said
--- Every resident with all that they said, in order: the records' ids in one piece, and of each body
--- what it says and the end of it, cut out as `saying.cut` does; or the whole body and no end, where
--- that can't be done.
-select r.id, r.settings, r.version, s.ids, s.contents, s.ends
+-- Every resident with all that they said, in order, as `saying.Sayings` has it; no end is $1.
+select r.id, r.settings, r.version, s.contents, s.kept
 from residents r left join (
     select resident,
-        string_agg(decode(id, 'hex'), '' order by position) as ids,
-        array_agg(
+        -- Cut out as it stands, without reading it: within a string a quote is escaped, so that a
+        -- name is found only where it is one. The whole body, where it is written otherwise.
+        string_agg(
             case when cut then
-                substr(body, actor + 1, version_ - actor - 1) || substr(body, channels, notice - channels)
-            else body end
-            order by position
+                '{' || substr(body, actor + 1, version_ - actor - 1)
+                || substr(body, channels, notice - channels) || '}'
+            else convert_to(translate(convert_from(body, 'UTF8'), e'\n\r', '  '), 'UTF8') end,
+            e'\n'::bytea order by position
         ) as contents,
-        array_agg(
-            case when cut then substr(body, expires + 14, channels - expires - 14) end
-            order by position
-        ) as ends
+        string_agg(
+            int8send(coalesce(
+                case when cut then nullif(
+                    convert_from(substr(body, expires + 14, channels - expires - 14), 'UTF8'), 'null'
+                ) else convert_from(body, 'UTF8')::json ->> 'expires_ms' end::bigint,
+                $1::bigint
+            )) || decode(id, 'hex'),
+            '' order by position
+        ) as kept
     from (
         select *, 0 < actor and actor < version_ and version_ < expires and expires < channels
             and channels < notice as cut
