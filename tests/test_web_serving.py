@@ -207,6 +207,26 @@ async def test_a_fault_is_500_and_quotes_nothing(
     assert here_ping["resident"] not in caplog.text
 
 
+async def test_who_hangs_up_within_a_body_is_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log stays empty, whatever clients on bad lines do."""
+    async with town(tmp_path) as here:
+        head = (
+            f"POST /v1/pings HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {OPERATOR}\r\n"
+            'Content-Length: 100\r\n\r\n{"resident":'
+        )
+        _, writer = await asyncio.open_connection("127.0.0.1", here.port)
+        writer.write(head.encode())
+        while "passby_waiting 1.0" not in (await here.call("GET", "/metrics", key=None)).body:
+            pass
+        writer.close()
+        while "passby_waiting 0.0" not in (await here.call("GET", "/metrics", key=None)).body:
+            pass
+
+    assert caplog.text == ""
+
+
 async def test_neither_logs_nor_metrics_tell_on_anybody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

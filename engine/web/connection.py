@@ -348,6 +348,8 @@ class Connection(RequestHandler):
         """Answer an error that no route has seen."""
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun already")
+        if isinstance(exc, ConnectionError):
+            raise exc  # nobody is there to be answered, and it is no fault of ours
         if status < 500:
             return response_to(Refused("unreadable_request"), new_request_id())
         log_fault("a request", exc or RuntimeError())
