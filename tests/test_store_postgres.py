@@ -456,6 +456,23 @@ async def test_what_bodies_say_is_read_without_what_is_their_residents_own(
         assert [*map(nobodys, lines)] == [nobodys(content)] * 3
 
 
+async def test_a_reader_of_residents_that_fails_is_heard(store: PostgresStore) -> None:
+    """Though the database works on what comes next; and the connection is as good as new."""
+    await store.create_residents({f"r{n}": SETTINGS for n in range(5_000)})
+    taken: list[ResidentTold] = []
+
+    def take(told: list[ResidentTold]) -> None:
+        taken.extend(told)
+        if len(taken) >= 1_000:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await store.snapshot(now_ms=NOW_MS, take=take)
+
+    assert len(await store.read_residents(["r0", "r1"])) == 2
+    await store.snapshot(now_ms=NOW_MS, take=lambda told: None)
+
+
 async def test_migrations_are_applied_once(empty_database_url: str) -> None:
     connection = await asyncpg.connect(empty_database_url)
     try:

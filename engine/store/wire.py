@@ -199,20 +199,27 @@ class Wire:
             if longest_s > self._command_s:
                 await connection.execute("set local statement_timeout = 0")
 
+            ahead: set[asyncio.Future[list[asyncpg.Record]]] = set()
+
             async def fetch(name: str, *args: Any) -> AsyncIterator[asyncpg.Record]:
                 cursor = await connection.cursor(SQL[name], *args, timeout=longest_s)
                 rows = await cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s)
                 while rows:
                     # The database works on while those that are there are taken.
-                    ahead = asyncio.ensure_future(cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s))
-                    try:
-                        for row in rows:
-                            yield row
-                        rows = await ahead
-                    finally:
-                        ahead.cancel()
+                    more = asyncio.ensure_future(cursor.fetch(_ROWS_AT_ONCE, timeout=longest_s))
+                    ahead.add(more)
+                    for row in rows:
+                        yield row
+                    rows = await more
+                    ahead.discard(more)
 
-            yield connection, fetch
+            try:
+                yield connection, fetch
+            finally:
+                # Where the reader gave up, else the transaction could not be ended.
+                for more in ahead:
+                    more.cancel()
+                await asyncio.gather(*ahead, return_exceptions=True)
 
     async def fetch(self, name: str, *args: Any, ahead: bool = False) -> list[asyncpg.Record]:
         """All rows of a named query."""
