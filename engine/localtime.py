@@ -28,23 +28,29 @@ class LocalTime(NamedTuple):
 class LocalClock:
     """Tells the local time of one IANA zone.
 
+    Attributes:
+        from_ms, until_ms: the quarter of an hour that was asked for last, its end excluded.
+        hour_of_week: in that quarter, as `LocalTime` has it.
+
     Raises:
         KeyError, ValueError: there is no such zone, or that is no name of one (zoneinfo's own).
     """
 
-    __slots__ = ("_cached", "_from_ms", "_until_ms", "_zone")
+    __slots__ = ("_cached", "_zone", "from_ms", "hour_of_week", "until_ms")
 
     def __init__(self, zone: str) -> None:
         self._zone = ZoneInfo(zone)
-        self._from_ms = self._until_ms = 0
+        self.from_ms = self.until_ms = 0
+        self.hour_of_week = 0
         self._cached = LocalTime(0, 0, 0, 0)
 
     def at(self, now_ms: int) -> LocalTime:
         """The local time at an instant; hours count as the wall clock shows them, folds twice."""
-        if not self._from_ms <= now_ms < self._until_ms:
-            self._from_ms = now_ms - now_ms % QUARTER_MS
-            self._until_ms = self._from_ms + QUARTER_MS
-            self._cached = self._reckon(self._from_ms)
+        if not self.from_ms <= now_ms < self.until_ms:
+            quarter_ms = now_ms - now_ms % QUARTER_MS
+            self._cached = self._reckon(quarter_ms)
+            self.hour_of_week = self._cached.hour_of_week
+            self.from_ms, self.until_ms = quarter_ms, quarter_ms + QUARTER_MS
         return self._cached
 
     def _reckon(self, quarter_ms: int) -> LocalTime:
