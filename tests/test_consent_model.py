@@ -173,6 +173,21 @@ def told(row: Row, asked: Asked, where: str) -> str:
     )
 
 
+def offer_told(index: PreferenceIndex, asked: Asked) -> str:
+    """What an index answers whoever wants to make the resident of that zone an offer."""
+    why = index.offer_refusal(
+        asked.zone,
+        asked.brand,
+        asked.categories,
+        asked.deny_categories,
+        "offers",
+        asked.channel,
+        now_ms=asked.now_ms,
+        mono_ms=0,
+    )
+    return why or "allow"
+
+
 def floor_of(law: tuple[Rule, ...], age: str | None) -> int:
     """The lanes that these rules deny, beside those that are always on."""
     return Laws([Pack(id="t", title="t", rules=law)]).floor(age)
@@ -198,10 +213,15 @@ def test_the_model_is_the_one_described(measured: list[str]) -> None:
         records: list[Record], where: str, age: str | None, law: tuple[Rule, ...], seed: int
     ) -> None:
         index, wanted = PreferenceIndex(), questions(seed, where, age, (*ALWAYS_ON, *law))
+        index.whereabouts = lambda _: PLACES[where].at
         first_ms = wanted[0].now_ms
-        index.put("ann", 1, records, "UTC", now_ms=first_ms, floor=floor_of(law, age))
+        for zone in {asked.zone for asked in wanted}:
+            index.put(zone, 1, records, zone, now_ms=first_ms, floor=floor_of(law, age))
         for asked in wanted:
-            entry, expected = index.entry("ann", asked.now_ms), answer(records, asked)
+            expected = answer(records, asked)
+            if asked.lanes == OFFER:
+                assert offer_told(index, asked) == expected
+            entry = index.entry(asked.zone, asked.now_ms)
             assert entry is not None
             assert told(entry.row, asked, where) == expected
             cases[expected] += 1
