@@ -14,7 +14,7 @@ from engine.consent.row import FOREVER_MS, compile_row
 from engine.consent.saying import KEPT, OWN, Saying, sayings_of
 from engine.consent.standing import standing_of
 from tests.strategies import NOON_MS
-from tests.test_consent_rule import HOUR_MS, record, some_question, some_record, told
+from tests.test_consent_rule import DAY_MS, HOUR_MS, record, some_question, some_record, told
 
 _saying: Final = msgspec.json.Decoder(Saying)
 HARD: Final = (
@@ -98,7 +98,7 @@ def test_a_row_is_that_of_the_rule_whatever_its_residents_said_before() -> None:
         entry = index.put(f"r{number}", 1, records, "UTC", now_ms=NOON_MS)
         row, until_ms = compile_row(standing_of(records), NOON_MS)
         assert msgspec.structs.replace(entry.row, standing=()) == row
-        assert entry.next_change_at_ms == until_ms
+        assert NOON_MS < entry.holds_until_ms <= until_ms
 
 
 def test_who_says_the_same_shares_a_row_and_nobody_leaves_one_behind() -> None:
@@ -112,13 +112,45 @@ def test_who_says_the_same_shares_a_row_and_nobody_leaves_one_behind() -> None:
 
     assert one.row is other.row
     assert index.rows == 1
-    assert (one.next_change_at_ms, other.next_change_at_ms) == (NOON_MS + 1, NOON_MS + 9)
+    assert (one.holds_until_ms, other.holds_until_ms) == (NOON_MS + 1, NOON_MS + 9)
     assert index.allowing("bob", OFFER_NEED, "beans", (), now_ms=NOON_MS) == [record_id(later)]
 
     del one, other
     index.put("ann", 2, [], "UTC", now_ms=NOON_MS)
     index.drop("bob")
     assert index.rows == 0
+
+
+def test_who_has_grants_that_end_on_a_day_shares_when_to_look_again() -> None:
+    """Before that day; on it, each has their own end."""
+    index = PreferenceIndex()
+    day_ms = (NOON_MS // DAY_MS + 3) * DAY_MS
+    for name, end_ms in (("ann", day_ms + 5), ("bob", day_ms + 9), ("cho", day_ms)):
+        index.put(name, 1, [record("grant", expires_ms=end_ms)], "UTC", now_ms=NOON_MS)
+
+    def until_ms(now_ms: int) -> list[int]:
+        entries = [index.entry(name, now_ms) for name in ("ann", "bob", "cho")]
+        return [entry.holds_until_ms for entry in entries if entry]
+
+    def reasons(now_ms: int) -> list[str | None]:
+        return [
+            index.offer_refusal(name, "a", (), (), "offers", "push", now_ms=now_ms, mono_ms=0)
+            for name in ("ann", "bob", "cho")
+        ]
+
+    ann, bob, cho = until_ms(day_ms - 1)
+    assert ann is bob is cho
+    assert ann == day_ms
+    assert until_ms(day_ms)[:2] == [day_ms + 5, day_ms + 9]
+    asked_ms = (day_ms, day_ms + 4, day_ms + 5, day_ms + 8, day_ms + 9)
+    ended = {now_ms: [why == "no_grant" for why in reasons(now_ms)] for now_ms in asked_ms}
+    assert ended == {
+        day_ms: [False, False, True],
+        day_ms + 4: [False, False, True],
+        day_ms + 5: [True, False, True],
+        day_ms + 8: [True, False, True],
+        day_ms + 9: [True, True, True],
+    }
 
 
 def test_what_ends_is_let_go_and_does_not_come_back() -> None:

@@ -19,6 +19,7 @@ from tests.consent_oracle import OFFER, Asked, answer
 from tests.strategies import NOON_MS, records_of
 
 HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
 SCOPES: Final = (
     ALL,
     Scope(category="food"),

@@ -26,6 +26,8 @@ SAYINGS_MAX: Final = 20_000
 """Sayings whose meaning is remembered. Brands have theirs, so there are some of each brand."""
 LISTS_MAX: Final = 5_000
 """Lists of sayings whose meaning is remembered: it is cheap to find it out again."""
+_DAY_MS: Final = 86_400_000
+_DAYS_MAX: Final = 10_000
 
 
 class Entry(msgspec.Struct, gc=False, eq=False):
@@ -34,7 +36,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     version: int
     clock: LocalClock
     row: Row
-    next_change_at_ms: int
+    holds_until_ms: int
+    """Before this instant nothing of the row ends; see `_holds_until_ms`."""
     reached_ms: int
     """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
     kept: bytes
@@ -132,10 +135,11 @@ class PreferenceIndex:
         standing, places, ends_ms = self._meanings.get(contents) or self._mean(contents)
         if places is not None:
             kept = b"".join([kept[place] for place in places])
-        next_ms = min(ends_ms(kept)) if kept else FOREVER_MS
+        end_ms = min(ends_ms(kept)) if kept else FOREVER_MS
+        until_ms = _holds_until_ms(end_ms, reached_ms)
         row = self._row(standing, floor)
-        entry = Entry(version, clock_of(timezone), row, next_ms, reached_ms, kept)
-        if next_ms <= reached_ms:
+        entry = Entry(version, clock_of(timezone), row, until_ms, reached_ms, kept)
+        if end_ms <= reached_ms:
             self._let_end(entry, standing, floor)
         if before is not None:
             self.drop(resident)
@@ -167,7 +171,7 @@ class PreferenceIndex:
     def entry(self, resident: str, now_ms: int) -> Entry | None:
         """A resident's entry with its row as of now, None for an unknown resident."""
         entry = self._entries.get(resident)
-        if entry is not None and now_ms >= entry.next_change_at_ms:
+        if entry is not None and now_ms >= entry.holds_until_ms:
             self._compile(resident, entry, now_ms)
         return entry
 
@@ -195,7 +199,7 @@ class PreferenceIndex:
         entry = self._entries.get(resident)
         if entry is None:
             return "no_record"
-        if now_ms >= entry.next_change_at_ms:
+        if now_ms >= entry.holds_until_ms:
             self._compile(resident, entry, now_ms)
         row, need = entry.row, OFFER_NEEDS[purpose]
         why = row.refusal(need, brand, categories, deny_categories)
@@ -275,7 +279,8 @@ class PreferenceIndex:
             if entry.reached_ms < end_ms
         ]
         entry.kept = b"".join([KEPT.pack(end_ms, record) for end_ms, record, _ in own])
-        entry.next_change_at_ms = min((end_ms for end_ms, _, _ in own), default=FOREVER_MS)
+        end_ms = min((end_ms for end_ms, _, _ in own), default=FOREVER_MS)
+        entry.holds_until_ms = _holds_until_ms(end_ms, entry.reached_ms)
         entry.row = self._row(tuple(held for _, _, held in own), floor)
 
     def _row(self, standing: tuple[Held, ...], floor: int) -> Row:
@@ -372,6 +377,23 @@ def _ends_ms(number: int) -> Callable[[bytes], tuple[int, ...]]:
 _STANDING: Final = frozenset({"grant", "deny"})
 """Effects of records that stand themselves."""
 _EMPTY: Final = Row()
+
+
+def _holds_until_ms(end_ms: int, reached_ms: int) -> int:
+    """Until when a row surely holds of which something ends at an instant.
+
+    Only on the day of the end is that the instant itself; before, it is the beginning of the day.
+    So residents share the number, of which each would else have their own: it would not be in the
+    processor's caches when their next ping asks for it.
+    """
+    day_ms = _same_day_ms(end_ms // _DAY_MS)
+    return day_ms if reached_ms < day_ms else end_ms
+
+
+@lru_cache(maxsize=_DAYS_MAX)
+def _same_day_ms(day: int) -> int:
+    """The one object for the beginning of a day since 1970, UTC."""
+    return day * _DAY_MS
 
 
 def _speaks(
