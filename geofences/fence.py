@@ -95,9 +95,6 @@ class Ruler(Protocol):
     def depth_m(self, lon: float, lat: float) -> float:
         """Signed metres to the boundary, positive inside."""
 
-    def is_farther(self, lon: float, lat: float, away_m: float) -> bool:
-        """Whether the position lies outside, and more than so many metres from the boundary."""
-
     def meets(self, lon0: float, lat0: float, lon1: float, lat1: float) -> bool:
         """Whether the straight short-way segment has a position in common with the shape."""
 
