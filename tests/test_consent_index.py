@@ -98,7 +98,7 @@ def test_a_row_is_that_of_the_rule_whatever_its_residents_said_before() -> None:
         entry = index.put(f"r{number}", 1, records, "UTC", now_ms=NOON_MS)
         row, until_ms = compile_row(standing_of(records), NOON_MS)
         assert msgspec.structs.replace(entry.row, standing=()) == row
-        assert NOON_MS < entry.holds_until_ms <= until_ms
+        assert NOON_MS < entry.next_change_at_ms <= until_ms
 
 
 def test_who_says_the_same_shares_a_row_and_nobody_leaves_one_behind() -> None:
@@ -112,7 +112,7 @@ def test_who_says_the_same_shares_a_row_and_nobody_leaves_one_behind() -> None:
 
     assert one.row is other.row
     assert index.rows == 1
-    assert (one.holds_until_ms, other.holds_until_ms) == (NOON_MS + 1, NOON_MS + 9)
+    assert (one.next_change_at_ms, other.next_change_at_ms) == (NOON_MS + 1, NOON_MS + 9)
     assert index.allowing("bob", OFFER_NEED, "beans", (), now_ms=NOON_MS) == [record_id(later)]
 
     del one, other
@@ -130,7 +130,7 @@ def test_who_has_grants_that_end_on_a_day_shares_when_to_look_again() -> None:
 
     def until_ms(now_ms: int) -> list[int]:
         entries = [index.entry(name, now_ms) for name in ("ann", "bob", "cho")]
-        return [entry.holds_until_ms for entry in entries if entry]
+        return [entry.next_change_at_ms for entry in entries if entry]
 
     def reasons(now_ms: int) -> list[str | None]:
         return [

@@ -26,6 +26,8 @@ SAYINGS_MAX: Final = 20_000
 """Sayings whose meaning is remembered. Brands have theirs, so there are some of each brand."""
 LISTS_MAX: Final = 5_000
 """Lists of sayings whose meaning is remembered: it is cheap to find it out again."""
+LIST_BYTES_MAX: Final = 4_096
+"""The longest of them: who says more than that says what nobody else does."""
 _DAY_MS: Final = 86_400_000
 _DAYS_MAX: Final = 10_000
 
@@ -36,8 +38,8 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     version: int
     clock: LocalClock
     row: Row
-    holds_until_ms: int
-    """Before this instant nothing of the row ends; see `_holds_until_ms`."""
+    next_change_at_ms: int
+    """Before this instant nothing of the row ends; see `_next_look_ms`."""
     reached_ms: int
     """Expiry is held against no earlier instant: a clock that is set back revives no grant."""
     kept: bytes
@@ -136,7 +138,7 @@ class PreferenceIndex:
         if places is not None:
             kept = b"".join([kept[place] for place in places])
         end_ms = min(ends_ms(kept)) if kept else FOREVER_MS
-        until_ms = _holds_until_ms(end_ms, reached_ms)
+        until_ms = _next_look_ms(end_ms, reached_ms)
         row = self._row(standing, floor)
         entry = Entry(version, clock_of(timezone), row, until_ms, reached_ms, kept)
         if end_ms <= reached_ms:
@@ -171,7 +173,7 @@ class PreferenceIndex:
     def entry(self, resident: str, now_ms: int) -> Entry | None:
         """A resident's entry with its row as of now, None for an unknown resident."""
         entry = self._entries.get(resident)
-        if entry is not None and now_ms >= entry.holds_until_ms:
+        if entry is not None and now_ms >= entry.next_change_at_ms:
             self._compile(resident, entry, now_ms)
         return entry
 
@@ -199,7 +201,7 @@ class PreferenceIndex:
         entry = self._entries.get(resident)
         if entry is None:
             return "no_record"
-        if now_ms >= entry.holds_until_ms:
+        if now_ms >= entry.next_change_at_ms:
             self._compile(resident, entry, now_ms)
         row, need = entry.row, OFFER_NEEDS[purpose]
         why = row.refusal(need, brand, categories, deny_categories)
@@ -280,7 +282,7 @@ class PreferenceIndex:
         ]
         entry.kept = b"".join([KEPT.pack(end_ms, record) for end_ms, record, _ in own])
         end_ms = min((end_ms for end_ms, _, _ in own), default=FOREVER_MS)
-        entry.holds_until_ms = _holds_until_ms(end_ms, entry.reached_ms)
+        entry.next_change_at_ms = _next_look_ms(end_ms, entry.reached_ms)
         entry.row = self._row(tuple(held for _, _, held in own), floor)
 
     def _row(self, standing: tuple[Held, ...], floor: int) -> Row:
@@ -303,9 +305,11 @@ class PreferenceIndex:
                     self._sayings.clear()
                 met = self._sayings[content] = self._meet(content)
             known.append(met)
-        if len(self._meanings) >= LISTS_MAX:
-            self._meanings.clear()
-        meaning = self._meanings[contents] = self._fold(known)
+        meaning = self._fold(known)
+        if len(contents) <= LIST_BYTES_MAX:
+            if len(self._meanings) >= LISTS_MAX:
+                self._meanings.clear()
+            self._meanings[contents] = meaning
         return meaning
 
     def _meet(self, content: bytes) -> _Known:
@@ -379,7 +383,7 @@ _STANDING: Final = frozenset({"grant", "deny"})
 _EMPTY: Final = Row()
 
 
-def _holds_until_ms(end_ms: int, reached_ms: int) -> int:
+def _next_look_ms(end_ms: int, reached_ms: int) -> int:
     """Until when a row surely holds of which something ends at an instant.
 
     Only on the day of the end is that the instant itself; before, it is the beginning of the day.
